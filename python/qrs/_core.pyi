@@ -1,7 +1,7 @@
 """The native surface: everything the Rust core offers to Python, in one list.
 
-Arrays are C-contiguous and in native byte order; flat per-cell arrays hold one entry for each cell of the grid
-that ``shape`` and ``block`` span (``block`` has one block length per axis; cells are numbered in C order).
+Arrays are C-contiguous and in native byte order; flat per-cell arrays hold one entry for each cell of the
+grid that ``shape`` and ``block`` span (one block length per axis; cells are numbered in C order).
 Every function releases the interpreter lock while it works.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 Shape = tuple[int, ...]
@@ -55,7 +56,14 @@ def dequantize(
     codes: U8, block: Shape, scale: F32, zero_point: I32, format: str, out: F32
 ) -> None: ...  # out carries the shape
 def dequantize_rows(
-    codes: U8, shape: Shape, block: Shape, scale: F32, zero_point: I32, format: str, rows: NDArray[np.int64], out: F32
+    codes: U8,
+    shape: Shape,
+    block: Shape,
+    scale: F32,
+    zero_point: I32,
+    format: str,
+    rows: NDArray[np.int64],
+    out: F32,
 ) -> None: ...  # shape is (rows, columns); out is (len(rows), columns)
 def fake_quantize(
     x: F32,
@@ -73,9 +81,10 @@ def unpack(codes: U8, format: str, count: int) -> NDArray[Any]: ...  # int8 or u
 
 # reductions, one entry per cell
 def min_max(x: F32, block: Shape, check_finite: bool) -> tuple[F32, F32]: ...
-def moments(x: F32, block: Shape) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...  # sum, sum of squares
-def error_sums(x: F32, y: F32) -> tuple[float, float, float, float, float]: ...
+def moments(x: F32, block: Shape) -> tuple[F64, F64]: ...  # sum, sum of squares
+
 # sum x², sum y², sum xy, sum (x−y)², max |x−y|
+def error_sums(x: F32, y: F32) -> tuple[float, float, float, float, float]: ...
 
 # products
 def matmul_integer(
