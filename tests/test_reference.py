@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from reference import layers, products, rounding, tensor
 
-DATA = Path(os.environ.get("QRS_TEST_DATA", Path(__file__).parents[1] / "../shared/data")).resolve()
+DATA = Path(os.environ.get("QRS_TEST_DATA", Path(__file__).parents[2] / "shared/data")).resolve()
 ONNX_FORMATS = {f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (2, 4, 8)}
 
 
-def vectors(folder, *operators):
-    """The single-node cases of one folder whose types the reference knows, as pytest parameters."""
+def vectors(operator):
+    """The single-node cases of this operator whose types the reference knows, as pytest parameters."""
+    return [case for folder in ("onnx_node", "onnx_ops") for case in vectors_in(folder, operator)]
+
+
+def vectors_in(folder, operator):
     listing = DATA / folder / "cases.json"
     if not listing.exists():
         reason = f"no {folder} vectors under {DATA}: set QRS_TEST_DATA to the folder that holds them"
@@ -23,13 +27,13 @@ def vectors(folder, *operators):
     found = []
     for case in json.loads(listing.read_text()):
         types = {slot["dtype"] for slot in case["inputs"] + case["outputs"] if slot}
-        if case["op"] in operators and types <= known and case["inputs"][0]["dtype"] != "INT32":
+        if case["op"] == operator and types <= known and case["inputs"][0]["dtype"] != "INT32":
             found.append(pytest.param((folder, case), id=case["name"]))
     return found
 
 
 def arrays(found):
-    """Attributes, four inputs (None where left out) and outputs, each with its second acceptable form if any."""
+    """Attributes, four inputs (None: left out) and outputs, each with its second acceptable form if any."""
     folder, case = found
     store = np.load(DATA / folder / "cases.npz")
 
@@ -196,7 +200,7 @@ def test_layers_by_hand():
 # ---- other libraries' numbers
 
 
-@pytest.mark.parametrize("found", vectors("onnx_node", "QuantizeLinear") + vectors("onnx_ops", "QuantizeLinear"))
+@pytest.mark.parametrize("found", vectors("QuantizeLinear"))
 def test_quantize_linear(found):
     attrs, (x, scale, zero_point, _), (accepted,) = arrays(found)
     fmt = ONNX_FORMATS[found[1]["outputs"][0]["dtype"]]
@@ -206,7 +210,7 @@ def test_quantize_linear(found):
     assert np.all(np.any([codes == want for want in accepted], axis=0))
 
 
-@pytest.mark.parametrize("found", vectors("onnx_node", "DequantizeLinear") + vectors("onnx_ops", "DequantizeLinear"))
+@pytest.mark.parametrize("found", vectors("DequantizeLinear"))
 def test_dequantize_linear(found):
     attrs, (codes, scale, zero_point, _), (accepted,) = arrays(found)
     if zero_point is None:
@@ -215,13 +219,11 @@ def test_dequantize_linear(found):
     np.testing.assert_array_equal(y, accepted[0])
 
 
-@pytest.mark.parametrize(
-    "found", vectors("onnx_node", "DynamicQuantizeLinear") + vectors("onnx_ops", "DynamicQuantizeLinear")
-)
+@pytest.mark.parametrize("found", vectors("DynamicQuantizeLinear"))
 def test_dynamic_quantize_linear(found):
     _, (x, *_), outputs = arrays(found)
     scale, zero_point = tensor.qparams(*tensor.min_max(x, x.shape), "uint8", symmetric=False)
-    # The operator computes its scale in float32; ours is float64 rounded once, so they may differ in the last bit.
+    # The operator computes its scale in float32, ours is float64 rounded once: they may differ in the last bit.
     assert any(abs(scale[0] - want) <= np.spacing(want) for want in outputs[1])
     assert zero_point[0] == outputs[2][0]
     if scale[0] == outputs[1][0] or not x.any():
@@ -229,7 +231,7 @@ def test_dynamic_quantize_linear(found):
         np.testing.assert_array_equal(codes, outputs[0][0])
 
 
-@pytest.mark.parametrize("found", vectors("onnx_node", "MatMulInteger") + vectors("onnx_ops", "MatMulInteger"))
+@pytest.mark.parametrize("found", vectors("MatMulInteger"))
 def test_matmul_integer(found):
     _, (a, b, a_zero_point, b_zero_point), (accepted,) = arrays(found)
     a_zero_point = np.int64(0) if a_zero_point is None else a_zero_point.astype(np.int64)
@@ -248,7 +250,7 @@ def torch_cases(*functions):
 
 @pytest.mark.parametrize("case", torch_cases("torch.quantize_per_tensor", "torch.quantize_per_channel"))
 def test_torch_quantize(case):
-    """torch multiplies by 1 / scale, so a quotient next to a tie may fall to the other side: one code at most."""
+    """torch multiplies by 1 / scale: a quotient next to a tie may fall to the other side, one code at most."""
     store = np.load(DATA / "oracles" / "torch.npz")
     x, name = store["x"], case["name"]
     scale, zero_point, block = case.get("scale"), case.get("zero_point"), x.shape

@@ -23,7 +23,7 @@ def activate(x, name):
 
 
 def layer_norm(x, residual, weight, bias, eps):
-    """(x + residual − mean) / √(variance + eps) · weight + bias along the last axis; the variance is biased."""
+    """(x + residual − mean) / √(variance + eps) · weight + bias on the last axis; the variance is biased."""
     x = x.astype(F64) + (0 if residual is None else residual)
     centred = x - x.mean(axis=-1, keepdims=True)
     y = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * weight
@@ -37,7 +37,10 @@ def softmax(x):
 
 
 def attention(q, k, v, mask, heads, scale):
-    """softmax(q·kᵀ·scale + mask)·v for each head; q (batch, m, width), k, v (batch, n, width), mask (batch, n)."""
+    """softmax(q·kᵀ·scale + mask)·v for each head.
+
+    q (batch, m, width); k, v (batch, n, width); mask (batch, n).
+    """
 
     def split(x):
         return x.astype(F64).reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)

@@ -15,9 +15,9 @@ def matmul_integer(a, b, a_zero_point=0, b_zero_point=0):
 def fma(a, b, c):
     """float32 a·b + c rounded once, for float32 a and c and |b| a whole number below 2²⁹.
 
-    a·b is then exact in float64. The sum is taken in float64 and rounded to odd: where two-sum finds a remainder
-    and the last bit is even, the result moves one step towards the remainder. 53 bits are more than 2·24 + 2,
-    so rounding that to float32 equals rounding the exact sum.
+    a·b is then exact in float64. The sum is taken in float64 and rounded to odd: where two-sum finds a
+    remainder and the last bit is even, the result moves one step towards the remainder. 53 bits are more than
+    2·24 + 2, so rounding that to float32 equals rounding the exact sum.
     """
     a, b, c = np.broadcast_arrays(a.astype(np.float64), np.asarray(b, np.float64), c.astype(np.float64))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -56,8 +56,8 @@ def static(x, fmt, scale, zero_point, narrow_range):
 def linear_integer(inputs, weight, bias=None, activation="none"):
     """Codes times codes. `inputs` is one of the results above, `weight` is (codes, scale, zero_point, group).
 
-    codes (n, k), scale and zero_point (n, groups): group g covers k from g·group on. For each group, ascending:
-    t is exact in integers; float32(t) · scale is added to the sum; then · input scale, + bias.
+    codes (n, k), scale and zero_point (n, groups): group g covers k from g·group on. For each group,
+    ascending: t is exact in integers; float32(t) · scale is added to the sum; then · input scale, + bias.
     """
     (xq, xscale, xzp), (wq, wscale, wzp, group) = inputs, weight
     k = wq.shape[1]

@@ -15,7 +15,8 @@ def philox4x32(counter, key):
 
 def uniform(index, seed):
     """The number in [0, 1) that decides element `index`: 24 random bits, so exact in float32."""
-    word = philox4x32([index // 4 & 0xFFFFFFFF, index // 4 >> 32, 0, 0], [seed & 0xFFFFFFFF, seed >> 32])[index % 4]
+    counter = [index // 4 & 0xFFFFFFFF, index // 4 >> 32, 0, 0]
+    word = philox4x32(counter, [seed & 0xFFFFFFFF, seed >> 32])[index % 4]
     return np.float32((word >> 8) * 2.0**-24)
 
 

@@ -24,7 +24,8 @@ def cells(shape, block):
 
 def cell_count(shape, block):
     """How many cells the grid has."""
-    return int(np.prod([-(-size // max(length, 1)) for size, length in zip(shape, block, strict=True)], dtype=int))
+    counts = [-(-size // max(length, 1)) for size, length in zip(shape, block, strict=True)]
+    return int(np.prod(counts, dtype=int))
 
 
 def min_max(x, block):
@@ -37,7 +38,7 @@ def min_max(x, block):
 
 
 def to_scale_dtype(scale, scale_dtype):
-    """Rounds float64 to float32, then half to even to `scale_dtype`, kept normal and finite; float32 result."""
+    """Rounds float64 to float32, then to `scale_dtype`, half to even; kept normal and finite, as float32."""
     with np.errstate(over="ignore"):
         scale = scale.astype(np.float32)
         if scale_dtype == "bfloat16":
@@ -74,8 +75,8 @@ def quantize(x, block, scale, zero_point, fmt, narrow_range=False, rounding="hal
     number = cells(x.shape, block)
     scale, zp = np.ravel(scale)[number], np.ravel(zero_point).astype(np.int64)[number]
     with np.errstate(over="ignore", invalid="ignore"):
-        v = (x / scale).astype(np.float32)
-        v = np.where(np.isnan(v), np.float32(0), np.clip(v, (qmin - zp).astype("f4"), (qmax - zp).astype("f4")))
+        v = np.clip(x / scale, (qmin - zp).astype(np.float32), (qmax - zp).astype(np.float32))
+        v = np.where(np.isnan(v), np.float32(0), v)
     return round_to(v, rounding, seed).astype(np.int64) + zp
 
 
@@ -94,7 +95,7 @@ def fake_quantize(x, block, scale, zero_point, fmt, **how):
 
 
 def pack(codes, bits):
-    """Codes to bytes: `bits` bits each, first code lowest, nothing between; the last byte is filled with zeros."""
+    """Codes to bytes: `bits` bits each, first code lowest, nothing between; zeros fill the last byte."""
     flat = np.ravel(codes).astype(np.int64)
     return np.packbits((flat[:, None] >> np.arange(bits)) & 1, bitorder="little").astype(np.uint8)
 
