@@ -89,6 +89,8 @@ def test_philox_matches_the_published_vectors():
     ]
     for counter, key, words in known:
         assert rounding.philox4x32(counter, key) == words
+    first = [word >> 8 for word in known[0][2]]
+    assert (rounding.uniform(6, seed=0)[:4] * 2**24).tolist() == first
 
 
 def test_stochastic_rounding_has_the_mean_of_its_input():
@@ -223,7 +225,7 @@ def test_dequantize_linear(found):
 def test_dynamic_quantize_linear(found):
     _, (x, *_), outputs = arrays(found)
     scale, zero_point = tensor.qparams(*tensor.min_max(x, x.shape), "uint8", symmetric=False)
-    # The operator computes its scale in float32, ours is float64 rounded once: they may differ in the last bit.
+    # The operator computes its scale in float32, ours is float64 rounded once: the last bit may differ.
     assert any(abs(scale[0] - want) <= np.spacing(want) for want in outputs[1])
     assert zero_point[0] == outputs[2][0]
     if scale[0] == outputs[1][0] or not x.any():
@@ -250,7 +252,7 @@ def torch_cases(*functions):
 
 @pytest.mark.parametrize("case", torch_cases("torch.quantize_per_tensor", "torch.quantize_per_channel"))
 def test_torch_quantize(case):
-    """torch multiplies by 1 / scale: a quotient next to a tie may fall to the other side, one code at most."""
+    """torch multiplies by 1 / scale: a quotient next to a tie may fall to the other side, by one code."""
     store = np.load(DATA / "oracles" / "torch.npz")
     x, name = store["x"], case["name"]
     scale, zero_point, block = case.get("scale"), case.get("zero_point"), x.shape
