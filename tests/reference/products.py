@@ -92,7 +92,7 @@ def _finish(y, bias, activation):
     if bias is not None:
         y = y + bias
     if activation == "relu":
-        y = np.where(y > 0, y, F32(0))
+        y = np.where(y <= 0, F32(0), y)
     return y.astype(F32)
 
 
