@@ -1,0 +1,185 @@
+//! AVX-512 kernels without dot products: 16-bit pair products and float32 products in 6 × 64 tiles.
+#![forbid(unsafe_code)]
+
+use super::{Accumulators, Kernel, Tile, WordI16, by_shape};
+use crate::isa::{Isa, avx512};
+use crate::mem::{LineF32, LineI8, LineI16, LineU4};
+use std::arch::x86_64::*;
+
+pub(crate) const PAIRS: Kernel<WordI16, LineI16, i32> = Kernel {
+    name: "gemm_i16_i16_i32_6x64_avx512",
+    isa: Isa::Avx512,
+    mr: 6,
+    panels: 4,
+    max_m: usize::MAX,
+    tile: pairs,
+};
+
+pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
+    name: "gemm_f32_f32_f32_6x64_avx512",
+    isa: Isa::Avx512,
+    mr: 6,
+    panels: 4,
+    max_m: usize::MAX,
+    tile: floats,
+};
+
+pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> = Kernel {
+    name: "gemm_f32_i8_f32_4x64_avx512",
+    isa: Isa::Avx512,
+    mr: 4,
+    panels: 4,
+    max_m: 4,
+    tile: floats_i8,
+};
+
+pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> = Kernel {
+    name: "gemm_f32_u4_f32_4x64_avx512",
+    isa: Isa::Avx512,
+    mr: 4,
+    panels: 4,
+    max_m: 4,
+    tile: floats_u4,
+};
+
+avx512! {
+    fn pairs(t: Tile<'_, WordI16, LineI16>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, pairs_tile, [1 2 3 4 5 6] x [1 2 3 4]);
+    }
+
+    fn pairs_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordI16, LineI16>,
+        acc: Accumulators<'_, i32>,
+    ) {
+        let a: [&[WordI16]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
+        let b: [&[LineI16]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
+        let mut sums: [[__m512i; PANELS]; ROWS] =
+            std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)));
+        for l in 0..t.lines {
+            let b: [__m512i; PANELS] = std::array::from_fn(|panel| b[panel][l].load(0));
+            for row in 0..ROWS {
+                let [a0, a1] = a[row][l];
+                let a = _mm512_set1_epi32(i32::from(a0 as u16) | i32::from(a1) << 16);
+                for panel in 0..PANELS {
+                    sums[row][panel] = _mm512_add_epi32(sums[row][panel], _mm512_madd_epi16(a, b[panel]));
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for panel in 0..PANELS {
+                acc[row * PANELS + panel].store(0, sums[row][panel]);
+            }
+        }
+    }
+
+    fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_tile, [1 2 3 4 5 6] x [1 2 3 4]);
+    }
+
+    fn floats_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineF32>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        let a: [&[f32]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
+        let b: [&[LineF32]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
+        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        for l in 0..t.lines {
+            let b: [__m512; PANELS] = std::array::from_fn(|panel| b[panel][l].load(0));
+            for row in 0..ROWS {
+                let a = _mm512_set1_ps(a[row][l]);
+                for panel in 0..PANELS {
+                    sums[row][panel] = _mm512_fmadd_ps(a, b[panel], sums[row][panel]);
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_i8_tile, [1 2 3 4] x [1 2 3 4]);
+    }
+
+    fn floats_i8_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineI8>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        let a: [&[[f32; 4]]; ROWS] = std::array::from_fn(|row| t.row(row, 4).as_chunks().0);
+        let b: [&[LineI8]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
+        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                let x: __m512i = b[panel][l].load(0);
+                let weights = [
+                    _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(x)),
+                    _mm512_srai_epi32::<24>(_mm512_slli_epi32::<16>(x)),
+                    _mm512_srai_epi32::<24>(_mm512_slli_epi32::<8>(x)),
+                    _mm512_srai_epi32::<24>(x),
+                ];
+                for (k, weight) in weights.into_iter().enumerate() {
+                    let weight = _mm512_cvtepi32_ps(weight);
+                    for row in 0..ROWS {
+                        let a = _mm512_set1_ps(a[row][l][k]);
+                        sums[row][panel] = _mm512_fmadd_ps(a, weight, sums[row][panel]);
+                    }
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_u4_tile, [1 2 3 4] x [1 2 3 4]);
+    }
+
+    fn floats_u4_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineU4>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        // A permutation reads the low four bits of each index, so one shift and one table look-up replace
+        // shift, mask and conversion.
+        let levels = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
+        let a: [&[[f32; 8]]; ROWS] = std::array::from_fn(|row| t.row(row, 8).as_chunks().0);
+        let b: [&[LineU4]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
+        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                let x: __m512i = b[panel][l].load(0);
+                let indices = [
+                    x,
+                    _mm512_srli_epi32::<8>(x),
+                    _mm512_srli_epi32::<16>(x),
+                    _mm512_srli_epi32::<24>(x),
+                    _mm512_srli_epi32::<4>(x),
+                    _mm512_srli_epi32::<12>(x),
+                    _mm512_srli_epi32::<20>(x),
+                    _mm512_srli_epi32::<28>(x),
+                ];
+                for (k, index) in indices.into_iter().enumerate() {
+                    let weight = _mm512_permutexvar_ps(index, levels);
+                    for row in 0..ROWS {
+                        let a = _mm512_set1_ps(a[row][l][k]);
+                        sums[row][panel] = _mm512_fmadd_ps(a, weight, sums[row][panel]);
+                    }
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    #[inline]
+    fn load_sums<const ROWS: usize, const PANELS: usize>(acc: &[LineF32]) -> [[__m512; PANELS]; ROWS] {
+        std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)))
+    }
+
+    #[inline]
+    fn store_sums<const ROWS: usize, const PANELS: usize>(
+        sums: [[__m512; PANELS]; ROWS],
+        acc: Accumulators<'_, f32>,
+    ) {
+        for row in 0..ROWS {
+            for panel in 0..PANELS {
+                acc[row * PANELS + panel].store(0, sums[row][panel]);
+            }
+        }
+    }
+}
