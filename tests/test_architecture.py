@@ -1,7 +1,7 @@
 """The floors hold, unsafe code stays in its rooms, and no file outgrows its budget.
 
-One table for each language says who stands on which floor; arrows point down only. A new file has to be entered
-here, which is the moment to think about where it belongs.
+One table for each language says who stands on which floor; arrows point down only. A new file has to be
+entered here, which is the moment to think about where it belongs.
 """
 
 import ast
@@ -29,6 +29,7 @@ PYTHON_FLOORS = [
     {"_core"},
     {"errors"},
     {"registry", "arrays", "progress", "container"},
+    {"granularity"},
     {"scheme"},
     {"qtensor"},
     {"ops", "metrics"},
@@ -43,6 +44,8 @@ PYTHON_FLOORS = [
 ]
 # Orchestration stands above the native module and reaches it through the floors between.
 NO_NATIVE = {"model", "recipe", "report", "calibration", "quantization", "search", "qat"}
+# The one arrow upwards: `Model.save` imports `io` when it is called.
+LATE = {("model", "io")}
 
 # Where `unsafe` may stand: detection and dispatch, raw memory, the pool's lock and the hand-out of disjoint
 # rectangles, the one call of a kernel, and the border to Python.
@@ -55,7 +58,7 @@ UNSAFE_ROOMS = {
     "rust/py/src/array.rs",
 }
 RUST_LINES, PYTHON_LINES, FUNCTION_LINES = 500, 350, 60
-# The goal is a tenth. While the core holds the integer formats only, a binding that lists every function of the
+# The goal is a tenth. While the core holds integer formats only, a binding that lists every function of the
 # border is a larger part of it; the share falls with each format and kernel that the core gains.
 BINDING_SHARE = 0.20
 
@@ -172,7 +175,7 @@ def test_python_arrows_point_down(path):
     own = module_of(path, PACKAGE)
     floor = floor_of(own, PYTHON_FLOORS)
     for used, line in own_imports(path):
-        if used != own:
+        if used != own and (own, used) not in LATE:
             assert floor_of(used, PYTHON_FLOORS) < floor, (
                 f"{name(path)}:{line} reaches up or sideways to {used}"
             )
