@@ -62,8 +62,9 @@ mod vector {
     use super::Line;
     use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, __m512i};
 
-    /// Plain vector types: any bits are a value.
+    /// Plain vector types and pairs of them: any bits are a value.
     pub trait Vector: Copy {}
+    impl<V: Vector> Vector for [V; 2] {}
     impl Vector for __m128i {}
     impl Vector for __m256 {}
     impl Vector for __m256i {}

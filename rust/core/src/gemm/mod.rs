@@ -305,3 +305,8 @@ pub struct Plain<'a> {
 
 #[cfg(test)]
 mod tests;
+impl Panels { /// TEMPBENCH
+ pub fn for_bench(w:&[i8],n:usize,k:usize,g:usize,nib:bool)->Panels { struct W<'a>(&'a [i8],usize,bool);
+ impl Weight for W<'_> { fn codes(&self,c:Range<usize>,k:Range<usize>,out:&mut [i8]) { for (i,c) in c.enumerate() { out[i*k.len()..(i+1)*k.len()].copy_from_slice(&self.0[c*self.1..][k.clone()]); } }
+ fn shift(&self)->i32{0} fn nibbles(&self)->bool{self.2} fn parameters(&self,_:usize,_:usize)->(f32,i32){(0.01,8)} }
+ Panels::pack(&W(w,k,nib),n,k,g).unwrap() } }

@@ -4,7 +4,7 @@
 //! `vpmaddubsw` would be twice as wide but saturates at 2 · 255 · 127.
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, WordI16, by_shape};
+use super::{Accumulators, Kernel, Tile, load_sums, store_sums, WordI16, by_shape};
 use crate::isa::{Isa, avx2};
 use crate::mem::{LineF32, LineI8, LineI16, LineU4};
 use std::arch::x86_64::*;
@@ -74,21 +74,18 @@ avx2! {
         t: Tile<'_, WordI16, LineI16>,
         acc: Accumulators<'_, i32>,
     ) {
-        let a: [&[WordI16]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
-        let mut sums: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| [acc[row].load(0), acc[row].load(1)]);
+        let a = t.rows_of::<1, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
         for (l, line) in t.panel(0).iter().enumerate() {
             let b: [__m256i; 2] = [line.load(0), line.load(1)];
             for row in 0..ROWS {
-                let a = broadcast_pair(a[row][l]);
+                let a = broadcast_pair(a[row][l][0]);
                 for half in 0..2 {
-                    sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(a, b[half]));
+                    sums[row][0][half] = _mm256_add_epi32(sums[row][0][half], _mm256_madd_epi16(a, b[half]));
                 }
             }
         }
-        for row in 0..ROWS {
-            acc[row].store(0, sums[row][0]);
-            acc[row].store(1, sums[row][1]);
-        }
+        store_sums(sums, acc);
     }
 
     fn pairs_i8(t: Tile<'_, WordI16, LineI8>, acc: Accumulators<'_, i32>) {
@@ -99,24 +96,22 @@ avx2! {
         t: Tile<'_, WordI16, LineI8>,
         acc: Accumulators<'_, i32>,
     ) {
-        let a: [&[[WordI16; 2]]; ROWS] = std::array::from_fn(|row| t.row(row, 2).as_chunks().0);
-        let mut sums: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| [acc[row].load(0), acc[row].load(1)]);
+        let a = t.rows_of::<2, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
         for (l, line) in t.panel(0).iter().enumerate() {
             for half in 0..2 {
                 let bytes: __m256i = line.load(half);
                 let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
                 let odd = _mm256_srai_epi16::<8>(bytes);
                 for row in 0..ROWS {
-                    let [a_even, a_odd] = a[row][l].map(|pair| broadcast_pair(pair));
-                    let sum = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(a_even, even));
-                    sums[row][half] = _mm256_add_epi32(sum, _mm256_madd_epi16(a_odd, odd));
+                    let [a_even, a_odd] = a[row][l];
+                    let products = _mm256_madd_epi16(broadcast_pair(a_even), even);
+                    let sum = _mm256_add_epi32(sums[row][0][half], products);
+                    sums[row][0][half] = _mm256_add_epi32(sum, _mm256_madd_epi16(broadcast_pair(a_odd), odd));
                 }
             }
         }
-        for row in 0..ROWS {
-            acc[row].store(0, sums[row][0]);
-            acc[row].store(1, sums[row][1]);
-        }
+        store_sums(sums, acc);
     }
 
     fn pairs_u4(t: Tile<'_, WordI16, LineU4>, acc: Accumulators<'_, i32>) {
@@ -128,8 +123,8 @@ avx2! {
         acc: Accumulators<'_, i32>,
     ) {
         let low = _mm256_set1_epi16(0x0F);
-        let a: [&[[WordI16; 4]]; ROWS] = std::array::from_fn(|row| t.row(row, 4).as_chunks().0);
-        let mut sums: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| [acc[row].load(0), acc[row].load(1)]);
+        let a = t.rows_of::<4, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
         for (l, line) in t.panel(0).iter().enumerate() {
             for half in 0..2 {
                 let x: __m256i = line.load(half);
@@ -142,15 +137,12 @@ avx2! {
                 for row in 0..ROWS {
                     for (pair, b) in a[row][l].iter().zip(b) {
                         let product = _mm256_madd_epi16(broadcast_pair(*pair), b);
-                        sums[row][half] = _mm256_add_epi32(sums[row][half], product);
+                        sums[row][0][half] = _mm256_add_epi32(sums[row][0][half], product);
                     }
                 }
             }
         }
-        for row in 0..ROWS {
-            acc[row].store(0, sums[row][0]);
-            acc[row].store(1, sums[row][1]);
-        }
+        store_sums(sums, acc);
     }
 
     fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
@@ -161,21 +153,18 @@ avx2! {
         t: Tile<'_, f32, LineF32>,
         acc: Accumulators<'_, f32>,
     ) {
-        let a: [&[f32]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
-        let mut sums: [[__m256; 2]; ROWS] = std::array::from_fn(|row| [acc[row].load(0), acc[row].load(1)]);
+        let a = t.rows_of::<1, ROWS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
         for (l, line) in t.panel(0).iter().enumerate() {
             let b: [__m256; 2] = [line.load(0), line.load(1)];
             for row in 0..ROWS {
-                let a = _mm256_set1_ps(a[row][l]);
+                let a = _mm256_set1_ps(a[row][l][0]);
                 for half in 0..2 {
-                    sums[row][half] = _mm256_fmadd_ps(a, b[half], sums[row][half]);
+                    sums[row][0][half] = _mm256_fmadd_ps(a, b[half], sums[row][0][half]);
                 }
             }
         }
-        for row in 0..ROWS {
-            acc[row].store(0, sums[row][0]);
-            acc[row].store(1, sums[row][1]);
-        }
+        store_sums(sums, acc);
     }
 
     fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
@@ -186,9 +175,9 @@ avx2! {
         t: Tile<'_, f32, LineI8>,
         acc: Accumulators<'_, f32>,
     ) {
-        let a: [&[[f32; 4]]; ROWS] = std::array::from_fn(|row| t.row(row, 4).as_chunks().0);
-        let b: [&[LineI8]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_floats::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<4, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
             for panel in 0..PANELS {
                 for half in 0..2 {
@@ -209,7 +198,7 @@ avx2! {
                 }
             }
         }
-        store_floats(sums, acc);
+        store_sums(sums, acc);
     }
 
     fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
@@ -222,14 +211,14 @@ avx2! {
     ) {
         let low = _mm256_set1_epi8(0x0F);
         // Byte k of each dword, zero-extended: one shuffle does the shift and the mask.
-        let byte: [__m256i; 4] = std::array::from_fn(|k| {
-            let byte = |dword: i32| (dword * 4 + k as i32) | 0x8080_8000_u32 as i32;
-            let lane = _mm_setr_epi32(byte(0), byte(1), byte(2), byte(3));
-            _mm256_broadcastsi128_si256(lane)
-        });
-        let a: [&[[f32; 8]]; ROWS] = std::array::from_fn(|row| t.row(row, 8).as_chunks().0);
-        let b: [&[LineU4]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_floats::<ROWS, PANELS>(acc);
+        let mut byte = [_mm256_set1_epi32(0x8080_8000_u32 as i32); 4];
+        for (k, byte) in byte.iter_mut().enumerate() {
+            let first = _mm_add_epi32(_mm_setr_epi32(0, 4, 8, 12), _mm_set1_epi32(k as i32));
+            *byte = _mm256_or_si256(*byte, _mm256_broadcastsi128_si256(first));
+        }
+        let a = t.rows_of::<8, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
             for panel in 0..PANELS {
                 for half in 0..2 {
@@ -245,36 +234,11 @@ avx2! {
                 }
             }
         }
-        store_floats(sums, acc);
+        store_sums(sums, acc);
     }
 
     #[inline]
     fn broadcast_pair(pair: WordI16) -> __m256i {
         _mm256_set1_epi32(i32::from(pair[0] as u16) | i32::from(pair[1]) << 16)
-    }
-
-    #[inline]
-    fn load_floats<const ROWS: usize, const PANELS: usize>(
-        acc: &[crate::mem::Line<f32, 16>],
-    ) -> [[[__m256; 2]; PANELS]; ROWS] {
-        std::array::from_fn(|row| {
-            std::array::from_fn(|panel| {
-                let line = &acc[row * PANELS + panel];
-                [line.load(0), line.load(1)]
-            })
-        })
-    }
-
-    #[inline]
-    fn store_floats<const ROWS: usize, const PANELS: usize>(
-        sums: [[[__m256; 2]; PANELS]; ROWS],
-        acc: Accumulators<'_, f32>,
-    ) {
-        for row in 0..ROWS {
-            for panel in 0..PANELS {
-                acc[row * PANELS + panel].store(0, sums[row][panel][0]);
-                acc[row * PANELS + panel].store(1, sums[row][panel][1]);
-            }
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! AVX-512 kernels without dot products: 16-bit pair products and float32 products in 6 × 64 tiles.
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, WordI16, by_shape};
+use super::{Accumulators, Kernel, Tile, load_lines, load_sums, store_sums, WordI16, by_shape};
 use crate::isa::{Isa, avx512};
 use crate::mem::{LineF32, LineI8, LineI16, LineU4};
 use std::arch::x86_64::*;
@@ -51,25 +51,20 @@ avx512! {
         t: Tile<'_, WordI16, LineI16>,
         acc: Accumulators<'_, i32>,
     ) {
-        let a: [&[WordI16]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
-        let b: [&[LineI16]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums: [[__m512i; PANELS]; ROWS] =
-            std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)));
+        let a = t.rows_of::<1, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512i; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            let b: [__m512i; PANELS] = std::array::from_fn(|panel| b[panel][l].load(0));
+            let b: [__m512i; PANELS] = load_lines(&b, l);
             for row in 0..ROWS {
-                let [a0, a1] = a[row][l];
+                let [a0, a1] = a[row][l][0];
                 let a = _mm512_set1_epi32(i32::from(a0 as u16) | i32::from(a1) << 16);
                 for panel in 0..PANELS {
                     sums[row][panel] = _mm512_add_epi32(sums[row][panel], _mm512_madd_epi16(a, b[panel]));
                 }
             }
         }
-        for row in 0..ROWS {
-            for panel in 0..PANELS {
-                acc[row * PANELS + panel].store(0, sums[row][panel]);
-            }
-        }
+        store_sums(sums, acc);
     }
 
     fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
@@ -80,13 +75,13 @@ avx512! {
         t: Tile<'_, f32, LineF32>,
         acc: Accumulators<'_, f32>,
     ) {
-        let a: [&[f32]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
-        let b: [&[LineF32]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<1, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            let b: [__m512; PANELS] = std::array::from_fn(|panel| b[panel][l].load(0));
+            let b: [__m512; PANELS] = load_lines(&b, l);
             for row in 0..ROWS {
-                let a = _mm512_set1_ps(a[row][l]);
+                let a = _mm512_set1_ps(a[row][l][0]);
                 for panel in 0..PANELS {
                     sums[row][panel] = _mm512_fmadd_ps(a, b[panel], sums[row][panel]);
                 }
@@ -103,9 +98,9 @@ avx512! {
         t: Tile<'_, f32, LineI8>,
         acc: Accumulators<'_, f32>,
     ) {
-        let a: [&[[f32; 4]]; ROWS] = std::array::from_fn(|row| t.row(row, 4).as_chunks().0);
-        let b: [&[LineI8]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<4, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
             for panel in 0..PANELS {
                 let x: __m512i = b[panel][l].load(0);
@@ -138,9 +133,9 @@ avx512! {
         // A permutation reads the low four bits of each index, so one shift and one table look-up replace
         // shift, mask and conversion.
         let levels = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
-        let a: [&[[f32; 8]]; ROWS] = std::array::from_fn(|row| t.row(row, 8).as_chunks().0);
-        let b: [&[LineU4]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<8, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
             for panel in 0..PANELS {
                 let x: __m512i = b[panel][l].load(0);
@@ -164,22 +159,5 @@ avx512! {
             }
         }
         store_sums(sums, acc);
-    }
-
-    #[inline]
-    fn load_sums<const ROWS: usize, const PANELS: usize>(acc: &[LineF32]) -> [[__m512; PANELS]; ROWS] {
-        std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)))
-    }
-
-    #[inline]
-    fn store_sums<const ROWS: usize, const PANELS: usize>(
-        sums: [[__m512; PANELS]; ROWS],
-        acc: Accumulators<'_, f32>,
-    ) {
-        for row in 0..ROWS {
-            for panel in 0..PANELS {
-                acc[row * PANELS + panel].store(0, sums[row][panel]);
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@
 //! The non-saturating form is used throughout, so sums are exact modulo 2³².
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, WordU8, by_shape};
+use super::{Accumulators, Kernel, Tile, load_lines, load_sums, store_sums, WordU8, by_shape};
 use crate::isa::{Isa, avx512vnni};
 use crate::mem::{LineI8, LineU4};
 use std::arch::x86_64::*;
@@ -38,13 +38,13 @@ avx512vnni! {
         t: Tile<'_, WordU8, LineI8>,
         acc: Accumulators<'_, i32>,
     ) {
-        let a: [&[WordU8]; ROWS] = std::array::from_fn(|row| t.row(row, 1));
-        let b: [&[LineI8]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<1, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512i; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            let b: [__m512i; PANELS] = std::array::from_fn(|panel| b[panel][l].load(0));
+            let b: [__m512i; PANELS] = load_lines(&b, l);
             for row in 0..ROWS {
-                let a = _mm512_set1_epi32(i32::from_le_bytes(a[row][l]));
+                let a = _mm512_set1_epi32(i32::from_le_bytes(a[row][l][0]));
                 for panel in 0..PANELS {
                     sums[row][panel] = _mm512_dpbusd_epi32(sums[row][panel], a, b[panel]);
                 }
@@ -62,41 +62,22 @@ avx512vnni! {
         acc: Accumulators<'_, i32>,
     ) {
         let low = _mm512_set1_epi8(0x0F);
-        let a: [&[[WordU8; 2]]; ROWS] = std::array::from_fn(|row| t.row(row, 2).as_chunks().0);
-        let b: [&[LineU4]; PANELS] = std::array::from_fn(|panel| t.panel(panel));
-        let mut sums = load_sums::<ROWS, PANELS>(acc);
+        let a = t.rows_of::<2, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[__m512i; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            let a: [[__m512i; 2]; ROWS] =
-                std::array::from_fn(|row| a[row][l].map(|word| _mm512_set1_epi32(i32::from_le_bytes(word))));
             for panel in 0..PANELS {
                 let x: __m512i = b[panel][l].load(0);
                 // 0..=15 is as good an i8 as a u8, so 4-bit codes stand in the signed operand like bytes do.
                 let b = [_mm512_and_si512(x, low), _mm512_and_si512(_mm512_srli_epi16::<4>(x), low)];
                 for row in 0..ROWS {
-                    let sum = _mm512_dpbusd_epi32(sums[row][panel], a[row][0], b[0]);
-                    sums[row][panel] = _mm512_dpbusd_epi32(sum, a[row][1], b[1]);
+                    for (word, b) in a[row][l].iter().zip(b) {
+                        let a = _mm512_set1_epi32(i32::from_le_bytes(*word));
+                        sums[row][panel] = _mm512_dpbusd_epi32(sums[row][panel], a, b);
+                    }
                 }
             }
         }
         store_sums(sums, acc);
-    }
-
-    #[inline]
-    fn load_sums<const ROWS: usize, const PANELS: usize>(
-        acc: &[crate::mem::LineI32],
-    ) -> [[__m512i; PANELS]; ROWS] {
-        std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)))
-    }
-
-    #[inline]
-    fn store_sums<const ROWS: usize, const PANELS: usize>(
-        sums: [[__m512i; PANELS]; ROWS],
-        acc: Accumulators<'_, i32>,
-    ) {
-        for row in 0..ROWS {
-            for panel in 0..PANELS {
-                acc[row * PANELS + panel].store(0, sums[row][panel]);
-            }
-        }
     }
 }

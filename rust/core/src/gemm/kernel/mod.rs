@@ -16,6 +16,8 @@ mod avx512vnni;
 mod portable;
 
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::mem::Vector;
 use crate::mem::{Line, LineF32, LineI8, LineI16, LineU4};
 
 /// The operands of one tile.
@@ -44,10 +46,56 @@ impl<'a, A, B> Tile<'a, A, B> {
         &self.a[row * self.stride..][..self.lines * words]
     }
 
+    /// The words of every row as groups of `WORDS`, those that meet one line of B.
+    #[inline(always)]
+    pub(crate) fn rows_of<const WORDS: usize, const ROWS: usize>(&self) -> [&'a [[A; WORDS]]; ROWS] {
+        std::array::from_fn(|row| self.row(row, WORDS).as_chunks().0)
+    }
+
     /// The lines of panel `panel`.
     #[inline(always)]
     pub(crate) fn panel(&self, panel: usize) -> &'a [B] {
         &self.b[panel * self.panel_stride..][..self.lines]
+    }
+
+    /// The lines of every panel.
+    #[inline(always)]
+    pub(crate) fn panels_of<const PANELS: usize>(&self) -> [&'a [B]; PANELS] {
+        std::array::from_fn(|panel| self.panel(panel))
+    }
+}
+
+// Closures written inside a function with target features carry those features, and `array::from_fn`, which does
+// not, cannot inline them: kernels use loops, and these functions where an array is to be made.
+
+/// Line `l` of every panel.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn load_lines<V: Vector, T: Copy, const N: usize, const PANELS: usize>(
+    b: &[&[Line<T, N>]; PANELS],
+    l: usize,
+) -> [V; PANELS] {
+    std::array::from_fn(|panel| b[panel][l].load(0))
+}
+
+/// The accumulators of a tile, each line as `V`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn load_sums<V: Vector, C: Copy, const PANELS: usize, const ROWS: usize>(
+    acc: &[Line<C, 16>],
+) -> [[V; PANELS]; ROWS] {
+    std::array::from_fn(|row| std::array::from_fn(|panel| acc[row * PANELS + panel].load(0)))
+}
+
+/// Writes what [`load_sums`] read.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn store_sums<V: Vector, C: Copy, const PANELS: usize, const ROWS: usize>(
+    sums: [[V; PANELS]; ROWS],
+    acc: &mut [Line<C, 16>],
+) {
+    for (line, sum) in acc.iter_mut().zip(sums.as_flattened()) {
+        line.store(0, *sum);
     }
 }
 
