@@ -105,16 +105,6 @@ pub(crate) fn zeroed<T: Copy + Default>(len: usize) -> Result<Vec<T>, Error> {
     Ok(out)
 }
 
-/// Grows a reused buffer to at least `len` elements and returns the first `len`, holding whatever they held.
-pub(crate) fn grown<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> Result<&mut [T], Error> {
-    if buffer.len() < len {
-        let more = len - buffer.len();
-        buffer.try_reserve(more).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
-        buffer.resize(len, T::default());
-    }
-    Ok(&mut buffer[..len])
-}
-
 /// A mutable matrix cut into rectangles that several threads write at once.
 ///
 /// The cuts are fixed at construction, so two different rectangles never share an element; handing out the

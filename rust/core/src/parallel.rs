@@ -58,7 +58,11 @@ fn from_environment(name: &'static str) -> Result<Option<usize>, Error> {
     let first = text.split(',').next().unwrap_or_default().trim();
     match first.parse() {
         Ok(n) if n > 0 => Ok(Some(n)),
-        _ => Err(Error::Value { what: name, got: format!("{text:?}"), expected: "a whole number from 1".into() }),
+        _ => Err(Error::Value {
+            what: name,
+            got: format!("{text:?}"),
+            expected: "a whole number from 1".into(),
+        }),
     }
 }
 

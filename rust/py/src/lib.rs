@@ -1,1 +1,2 @@
-use pyo3 as _; use numpy as _;
+use numpy as _;
+use pyo3 as _;

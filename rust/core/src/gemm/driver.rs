@@ -14,7 +14,7 @@
 
 use super::epilogue::{Accumulator, Columns, Output};
 use super::kernel::{Family, Kernel, Lines, Tile, Word};
-use super::panel::{Panels, Staged, WIDTH, Widen};
+use super::panel::{Panels, Staged, WIDTH};
 use super::rows::{Prepare, Refusal, Rows, Source};
 use crate::error::Error;
 use crate::isa::{Isa, Op};
@@ -49,26 +49,28 @@ where
     O: Output<F::C>,
 {
     let Some(kernel) = F::select(product.isa, product.m) else { return Ok(false) };
-    multiply_with(kernel, product, out)?;
+    multiply_with::<F, O>(kernel, product, out)?;
     Ok(true)
 }
 
-pub(crate) fn multiply_with<A, B, C, O>(
-    kernel: &Kernel<A, B, C>,
+/// Runs the product with the given kernel.
+pub(crate) fn multiply_with<F, O>(
+    kernel: &KernelOf<F>,
     product: &Product<'_, O>,
     out: &mut [O::Element],
 ) -> Result<(), Error>
 where
-    A: Prepare<Sum = C>,
-    B: Staged + Default,
-    C: Accumulator,
-    O: Output<C>,
+    F: Family,
+    F::A: Prepare<Sum = F::C>,
+    F::B: Staged + Default,
+    F::C: Accumulator,
+    O: Output<F::C>,
 {
     let (m, n) = (product.m, product.panels.n);
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let row_bytes = product.panels.groups.padded_k() / A::K * size_of::<A>();
+    let row_bytes = product.panels.groups.padded_k() / F::A::K * size_of::<F::A>();
     let block = (BLOCK_BYTES / row_bytes.max(1)).clamp(4 * kernel.mr, 512).next_multiple_of(kernel.mr);
     // A multiply and an add a nanosecond is slow for m = 1 and fast enough to be a guide.
     let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
@@ -81,7 +83,7 @@ where
     let refused = AtomicUsize::new(usize::MAX);
     let failure = Mutex::new(None);
     parallel::for_each_rectangle(out, n, rows, columns, work, |rectangle| {
-        match product.isa.run(Block { kernel, product, rectangle }) {
+        match kernel.isa.run(Block::<F, O> { kernel, product, rectangle }) {
             Ok(()) => {}
             Err(Refusal::NotFinite(index)) => {
                 refused.fetch_min(index, Ordering::Relaxed);
@@ -97,11 +99,10 @@ where
         return Err(error);
     }
     match (refused.into_inner(), product.source) {
-        (usize::MAX, _) => Ok(()),
-        (first, Source::PerToken(x, _) | Source::Static(x, _)) => {
+        (first, Source::PerToken(x, _) | Source::Static(x, _)) if first != usize::MAX => {
             Err(Error::NotFinite { what: "x", count: x.iter().filter(|x| !x.is_finite()).count(), first })
         }
-        (first, _) => Err(Error::NotFinite { what: "x", count: 1, first }),
+        _ => Ok(()),
     }
 }
 
@@ -112,36 +113,39 @@ fn even_cuts(len: usize, parts: usize, unit: usize) -> Vec<usize> {
     (0..=parts).map(|part| (units * part / parts * unit).min(len)).collect()
 }
 
+type KernelOf<F> = Kernel<<F as Family>::A, <F as Family>::B, <F as Family>::C>;
+
 /// One task.
-struct Block<'a, A: 'static, B: 'static, C: 'static, O: Output<C>> {
-    kernel: &'a Kernel<A, B, C>,
+struct Block<'a, F: Family, O: Output<F::C>> {
+    kernel: &'a KernelOf<F>,
     product: &'a Product<'a, O>,
     rectangle: Rectangle<'a, O::Element>,
 }
 
-impl<A, B, C, O> Op for Block<'_, A, B, C, O>
+impl<F, O> Op for Block<'_, F, O>
 where
-    A: Prepare<Sum = C>,
-    B: Staged + Default,
-    C: Accumulator,
-    O: Output<C>,
+    F: Family,
+    F::A: Prepare<Sum = F::C>,
+    F::B: Staged + Default,
+    F::C: Accumulator,
+    O: Output<F::C>,
 {
     type Output = Result<(), Refusal>;
+    const ISAS: u8 = F::ISAS;
 
     #[inline(always)]
     fn run(mut self) -> Self::Output {
         let (kernel, panels) = (self.kernel, self.product.panels);
-        let rows = A::prepare(self.product.source, self.rectangle.rows.clone(), panels.groups)?;
+        let rows = F::A::prepare(self.product.source, self.rectangle.rows.clone(), panels.groups)?;
         // Lines of a panel, as stored and as the kernel reads them.
         let stored = panels.lines();
-        let lines = stored * panels.groups.unit / B::K;
-        let borrowed = B::borrow(&panels.codes);
-        let mut widened = zeroed::<B>(if borrowed.is_some() { 0 } else { kernel.panels * lines })?;
-        let mut scratch = Scratch {
-            acc: zeroed(kernel.mr * kernel.panels)?,
-            sums: zeroed(kernel.mr * kernel.panels)?,
-        };
-        let (first, last) = (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
+        let lines = stored * panels.groups.unit / F::B::K;
+        let borrowed = F::B::borrow(&panels.codes);
+        let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { kernel.panels * lines })?;
+        let mut scratch =
+            Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * kernel.panels)? };
+        let (first, last) =
+            (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
         for panel in (first..last).step_by(kernel.panels) {
             let count = kernel.panels.min(last - panel);
             let b = match borrowed {
@@ -149,7 +153,7 @@ where
                 None => {
                     let out = &mut widened[..count * lines];
                     let from = panel * stored..(panel + count) * stored;
-                    Widen { codes: &panels.codes, lines: from, out }.run();
+                    F::B::widen(&panels.codes, from, out);
                     out
                 }
             };
@@ -165,21 +169,21 @@ struct Scratch<C: Copy, S> {
     sums: Vec<Line<S, 16>>,
 }
 
-impl<A, B, C, O> Block<'_, A, B, C, O>
+impl<F, O> Block<'_, F, O>
 where
-    A: Prepare<Sum = C>,
-    B: Lines,
-    C: Accumulator,
-    O: Output<C>,
+    F: Family,
+    F::A: Prepare<Sum = F::C>,
+    F::C: Accumulator,
+    O: Output<F::C>,
 {
     /// All row tiles of a set of panels.
     #[inline(always)]
     fn strip(
         &mut self,
-        rows: &Rows<'_, A, C>,
-        b: &[B],
+        rows: &Rows<'_, F::A, F::C>,
+        b: &[F::B],
         set: std::ops::Range<usize>,
-        scratch: &mut Scratch<C, O::Sum>,
+        scratch: &mut Scratch<F::C, O::Sum>,
     ) {
         let (kernel, panels) = (self.kernel, self.product.panels);
         let groups = panels.groups;
@@ -195,13 +199,13 @@ where
                 let k = groups.padded(group);
                 acc.fill(Line::zero());
                 let tile = Tile {
-                    a: &rows.words[start * rows.stride + k.start / A::K..],
+                    a: &rows.words[start * rows.stride + k.start / F::A::K..],
                     stride: rows.stride,
                     rows: height,
-                    b: &b[k.start / B::K..],
+                    b: &b[k.start / F::B::K..],
                     panel_stride,
                     panels: set.len(),
-                    lines: k.len() / B::K,
+                    lines: k.len() / F::B::K,
                 };
                 // SAFETY: kernels only ask for the features of their instruction set, and `Family::select`
                 // hands out none that this CPU lacks.
@@ -211,7 +215,8 @@ where
                     let at = panel * count + group;
                     let columns =
                         Columns { scale: &panels.scale[at], zero: &panels.zero[at], sum: &panels.sum[at] };
-                    let products = C::correct(acc, columns, rows.sums[row * count + group], rows.zero[row]);
+                    let products =
+                        F::C::correct(acc, columns, rows.sums[row * count + group], rows.zero[row]);
                     self.product.output.fold(&products, columns, sums);
                 }
             }

@@ -24,8 +24,6 @@ pub(crate) struct Columns<'a> {
 
 /// An accumulator type: how its products are freed of zero points.
 pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
-    /// The corrected products of a row and a panel.
-    type Product: Copy + Default;
     /// `acc − zero · row_sum − row_zero · column_sum`.
     fn correct(acc: &Line<Self, 16>, columns: Columns<'_>, row_sum: Self, row_zero: i32) -> Line<Self, 16>;
     /// The product as float32.
@@ -33,8 +31,6 @@ pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
 }
 
 impl Accumulator for i32 {
-    type Product = i32;
-
     #[inline(always)]
     fn correct(acc: &LineI32, columns: Columns<'_>, row_sum: i32, row_zero: i32) -> LineI32 {
         let mut out = *acc;
@@ -53,8 +49,6 @@ impl Accumulator for i32 {
 }
 
 impl Accumulator for f32 {
-    type Product = f32;
-
     #[inline(always)]
     fn correct(acc: &LineF32, columns: Columns<'_>, row_sum: f32, _: i32) -> LineF32 {
         let mut out = *acc;
@@ -79,7 +73,13 @@ pub(crate) trait Output<C>: Sync {
     /// Adds the products of one group.
     fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut Line<Self::Sum, 16>);
     /// Turns the sums of a row into `out`, which begins at column `column`. Sums may be used as scratch.
-    fn finish(&self, row_scale: f32, column: usize, sums: &mut [Line<Self::Sum, 16>], out: &mut [Self::Element]);
+    fn finish(
+        &self,
+        row_scale: f32,
+        column: usize,
+        sums: &mut [Line<Self::Sum, 16>],
+        out: &mut [Self::Element],
+    );
 }
 
 /// The integer sums themselves. There is one group.
@@ -165,7 +165,7 @@ impl<C: Accumulator> Output<C> for Requantized<'_> {
         self.float.finish_lines(row_scale, column, sums, out.len());
         for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
             let mut codes = [0i16; 16];
-            encode(&line.0, &self.affine, &mut codes);
+            encode(&line.0, self.affine, &mut codes);
             out.iter_mut().zip(codes).for_each(|(out, code)| *out = code as u8);
         }
     }

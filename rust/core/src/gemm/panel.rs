@@ -15,7 +15,6 @@
 
 use super::kernel::Lines;
 use crate::error::Error;
-use crate::isa::{Isa, Op};
 use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineU4, zeroed};
 use crate::parallel;
 use std::ops::Range;
@@ -81,14 +80,14 @@ pub struct Panels {
     pub(crate) sum: Vec<LineI32>,
 }
 
-/// Where the codes and parameters of a weight come from, element by element or in runs.
+/// Where the codes and parameters of a weight come from.
 pub(crate) trait Weight: Sync {
-    /// Writes the codes of sixteen columns (fewer at the right edge: the rest stay 0) for `k` elements, as
-    /// `out[column · k.len() + i]`, shifted by [`Weight::shift`] into the stored range.
+    /// Writes the codes of at most sixteen columns and of the elements `k`, each shifted into the stored range,
+    /// as `out[column · k.len() + i]`.
     fn codes(&self, columns: Range<usize>, k: Range<usize>, out: &mut [i8]);
     /// What is added to a code to store it.
     fn shift(&self) -> i32;
-    /// Whether stored codes are 0..=15.
+    /// Whether stored codes are 0..=15, so that two share a byte.
     fn nibbles(&self) -> bool;
     /// Scale and zero point of a column in a group.
     fn parameters(&self, column: usize, group: usize) -> (f32, i32);
@@ -165,6 +164,16 @@ impl Panels {
         self.groups.padded_k() / self.groups.unit
     }
 
+    /// The largest magnitude of a code less its zero point.
+    pub(crate) fn spread(&self) -> usize {
+        let (min, max) = match self.codes {
+            Codes::I8(_) => (-128, 127),
+            Codes::U4(_) => (0, 15),
+        };
+        let zeros = self.zero.iter().flat_map(|line| line.0);
+        zeros.map(|zero| zero.abs_diff(min).max(zero.abs_diff(max)) as usize).max().unwrap_or(0)
+    }
+
     /// Bytes in memory.
     pub fn nbytes(&self) -> usize {
         let codes = match &self.codes {
@@ -215,7 +224,8 @@ fn fill<T: Lines>(
             codes.resize(WIDTH * k.len(), 0);
             weight.codes(columns.clone(), k.clone(), &mut codes);
             let mut bytes = [0; 2 * 64];
-            for (l, line) in out[padded.start / groups.unit..padded.end / groups.unit].iter_mut().enumerate() {
+            for (l, line) in out[padded.start / groups.unit..padded.end / groups.unit].iter_mut().enumerate()
+            {
                 bytes.fill(0);
                 let here = l * T::K..k.len().min((l + 1) * T::K);
                 for c in 0..columns.len() {
@@ -234,27 +244,6 @@ pub(crate) trait Staged: Lines {
     fn borrow(codes: &Codes) -> Option<&[Self]>;
     /// Widens stored lines: each becomes `stored K / Self::K` lines of `out`.
     fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]);
-}
-
-/// Runs [`Staged::widen`] compiled for an instruction set.
-pub(crate) struct Widen<'a, B> {
-    pub(crate) codes: &'a Codes,
-    pub(crate) lines: Range<usize>,
-    pub(crate) out: &'a mut [B],
-}
-
-impl<B: Staged> Op for Widen<'_, B> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        B::widen(self.codes, self.lines, self.out);
-    }
-}
-
-impl<B: Staged> Widen<'_, B> {
-    pub(crate) fn on(self, isa: Isa) {
-        isa.run(self);
-    }
 }
 
 impl Staged for LineI8 {

@@ -4,21 +4,55 @@
 use super::kernel::{Word, WordI16, WordU8};
 use super::panel::Groups;
 use crate::error::Error;
+use crate::format::Format;
 use crate::mem::zeroed;
-use crate::qparams::{self, Target};
+use crate::qparams::{self, QParams, Target};
 use crate::quantize::{Affine, encode};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// How a float32 input becomes codes.
 #[derive(Debug, Clone, Copy)]
-pub enum Input {
-    /// Scale and zero point of each row from the row's own range.
+pub struct Input(pub(crate) Mapping);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mapping {
     PerToken(Target),
-    /// One scale and zero point for all, from the range of the whole input.
     PerTensor(Target),
-    /// Scale and zero point known beforehand.
     Static(Affine),
+}
+
+impl Input {
+    /// Scale and zero point of each row from the row's own range.
+    pub fn per_token(target: Target) -> Input {
+        Input(Mapping::PerToken(target))
+    }
+
+    /// One scale and zero point for all rows, from the range of the whole input.
+    pub fn per_tensor(target: Target) -> Input {
+        Input(Mapping::PerTensor(target))
+    }
+
+    /// Scale and zero point known beforehand; `narrow` leaves the lowest code out.
+    ///
+    /// # Errors
+    /// The scale is not a normal positive number, the zero point is no code of the format, or the format has a
+    /// single code left.
+    pub fn fixed(format: &dyn Format, scale: f32, zero_point: i32, narrow: bool) -> Result<Input, Error> {
+        Ok(Input(Mapping::Static(affine(format, scale, zero_point, narrow)?)))
+    }
+}
+
+/// Parameters of one cell, checked.
+pub(crate) fn affine(
+    format: &dyn Format,
+    scale: f32,
+    zero_point: i32,
+    narrow: bool,
+) -> Result<Affine, Error> {
+    let range = format.code_range(narrow)?;
+    QParams { scale: &[scale], zero_point: &[zero_point] }.check(1, range)?;
+    Ok(Affine { scale, zero_point, qmin: range.0, qmax: range.1 })
 }
 
 /// Where the rows come from.
@@ -162,19 +196,24 @@ impl<A: Arrange + Default> Prepare for A {
             let at = row * k..(row + 1) * k;
             let (affine, shift) = match source {
                 Source::PerToken(x, target) => {
-                    let affine = of_row(&x[at.clone()], &target).map_err(|i| Refusal::NotFinite(row * k + i))?;
-                    (affine, A::SHIFT[usize::from(target.qmin >= 0)])
+                    let affine =
+                        of_row(&x[at.clone()], &target).map_err(|i| Refusal::NotFinite(row * k + i))?;
+                    (affine, A::SHIFT[usize::from(affine.qmin >= 0)])
                 }
                 Source::Static(x, affine) => {
                     range(&x[at.clone()]).map_err(|i| Refusal::NotFinite(row * k + i))?;
                     (affine, A::SHIFT[usize::from(affine.qmin >= 0)])
                 }
-                Source::I8(_, zero) => (Affine { scale: 1.0, zero_point: zero, qmin: -128, qmax: 127 }, A::SHIFT[0]),
-                Source::U8(_, zero) => (Affine { scale: 1.0, zero_point: zero, qmin: 0, qmax: 255 }, A::SHIFT[1]),
+                Source::I8(_, zero) => {
+                    (Affine { scale: 1.0, zero_point: zero, qmin: -128, qmax: 127 }, A::SHIFT[0])
+                }
+                Source::U8(_, zero) => {
+                    (Affine { scale: 1.0, zero_point: zero, qmin: 0, qmax: 255 }, A::SHIFT[1])
+                }
                 Source::Floats(_) => unreachable!("float32 rows go to float32 kernels"),
             };
             match source {
-                Source::PerToken(x, _) | Source::Static(x, _) => encode(&x[at], &affine, &mut codes),
+                Source::PerToken(x, _) | Source::Static(x, _) => encode(&x[at], affine, &mut codes),
                 Source::I8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
                 Source::U8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
                 Source::Floats(_) => {}
@@ -201,8 +240,14 @@ impl<A: Arrange + Default> Prepare for A {
 #[inline(always)]
 fn of_row(x: &[f32], target: &Target) -> Result<Affine, usize> {
     let (lo, hi) = range(x)?;
+    Ok(of_range(lo, hi, target))
+}
+
+/// The parameters that a target gives a range.
+pub(crate) fn of_range(lo: f32, hi: f32, target: &Target) -> Affine {
     let (scale, zero_point) = qparams::one(lo, hi, target);
-    Ok(Affine { scale, zero_point, qmin: target.qmin, qmax: target.qmax })
+    let (qmin, qmax) = target.code_range();
+    Affine { scale, zero_point, qmin, qmax }
 }
 
 /// The smallest and the largest element and 0, or the index of the first NaN or infinity.

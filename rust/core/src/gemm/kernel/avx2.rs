@@ -4,7 +4,7 @@
 //! `vpmaddubsw` would be twice as wide but saturates at 2 · 255 · 127.
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, load_sums, store_sums, WordI16, by_shape};
+use super::{Accumulators, Kernel, Tile, WordI16, by_shape, load_sums, store_sums};
 use crate::isa::{Isa, avx2};
 use crate::mem::{LineF32, LineI8, LineI16, LineU4};
 use std::arch::x86_64::*;
@@ -29,14 +29,8 @@ pub(crate) const PAIRS_I8: Kernel<WordI16, LineI8, i32> = Kernel {
     tile: pairs_i8,
 };
 
-pub(crate) const PAIRS_U4: Kernel<WordI16, LineU4, i32> = Kernel {
-    name: "gemm_i16_u4_i32_3x16_avx2",
-    isa: Isa::Avx2,
-    mr: 3,
-    panels: 1,
-    max_m: 6,
-    tile: pairs_u4,
-};
+pub(crate) const PAIRS_U4: Kernel<WordI16, LineU4, i32> =
+    Kernel { name: "gemm_i16_u4_i32_3x16_avx2", isa: Isa::Avx2, mr: 3, panels: 1, max_m: 6, tile: pairs_u4 };
 
 pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     name: "gemm_f32_f32_f32_6x16_avx2",
@@ -47,23 +41,11 @@ pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     tile: floats,
 };
 
-pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> = Kernel {
-    name: "gemm_f32_i8_f32_2x32_avx2",
-    isa: Isa::Avx2,
-    mr: 2,
-    panels: 2,
-    max_m: 4,
-    tile: floats_i8,
-};
+pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> =
+    Kernel { name: "gemm_f32_i8_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_i8 };
 
-pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> = Kernel {
-    name: "gemm_f32_u4_f32_2x32_avx2",
-    isa: Isa::Avx2,
-    mr: 2,
-    panels: 2,
-    max_m: 4,
-    tile: floats_u4,
-};
+pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> =
+    Kernel { name: "gemm_f32_u4_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_u4 };
 
 avx2! {
     fn pairs(t: Tile<'_, WordI16, LineI16>, acc: Accumulators<'_, i32>) {

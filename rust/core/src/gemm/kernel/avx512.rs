@@ -1,7 +1,7 @@
 //! AVX-512 kernels without dot products: 16-bit pair products and float32 products in 6 × 64 tiles.
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, load_lines, load_sums, store_sums, WordI16, by_shape};
+use super::{Accumulators, Kernel, Tile, WordI16, by_shape, load_lines, load_sums, store_sums};
 use crate::isa::{Isa, avx512};
 use crate::mem::{LineF32, LineI8, LineI16, LineU4};
 use std::arch::x86_64::*;

@@ -5,7 +5,7 @@
 //! The non-saturating form is used throughout, so sums are exact modulo 2³².
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, load_lines, load_sums, store_sums, WordU8, by_shape};
+use super::{Accumulators, Kernel, Tile, WordU8, by_shape, load_lines, load_sums, store_sums};
 use crate::isa::{Isa, avx512vnni};
 use crate::mem::{LineI8, LineU4};
 use std::arch::x86_64::*;

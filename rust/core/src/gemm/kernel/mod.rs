@@ -139,6 +139,7 @@ pub(crate) trait Word: Copy + Send + Sync + 'static {
     /// Elements along k in a word.
     const K: usize;
     /// The name in kernel names.
+    #[cfg(test)]
     const NAME: &'static str;
 }
 /// Four uint8 codes that are neighbours along k.
@@ -148,14 +149,17 @@ pub(crate) type WordI16 = [i16; 2];
 
 impl Word for WordU8 {
     const K: usize = 4;
+    #[cfg(test)]
     const NAME: &'static str = "u8";
 }
 impl Word for WordI16 {
     const K: usize = 2;
+    #[cfg(test)]
     const NAME: &'static str = "i16";
 }
 impl Word for f32 {
     const K: usize = 1;
+    #[cfg(test)]
     const NAME: &'static str = "f32";
 }
 
@@ -164,22 +168,27 @@ pub(crate) trait Lines: Copy + Send + Sync + 'static {
     /// Elements along k in a line, for each of its sixteen columns.
     const K: usize;
     /// The name in kernel names.
+    #[cfg(test)]
     const NAME: &'static str;
 }
 impl Lines for LineI8 {
     const K: usize = 4;
+    #[cfg(test)]
     const NAME: &'static str = "i8";
 }
 impl Lines for LineU4 {
     const K: usize = 8;
+    #[cfg(test)]
     const NAME: &'static str = "u4";
 }
 impl Lines for LineI16 {
     const K: usize = 2;
+    #[cfg(test)]
     const NAME: &'static str = "i16";
 }
 impl Lines for LineF32 {
     const K: usize = 1;
+    #[cfg(test)]
     const NAME: &'static str = "f32";
 }
 
@@ -188,11 +197,20 @@ pub(crate) trait Family: 'static {
     type A: Word;
     type B: Lines;
     type C: 'static;
-    fn table() -> &'static [Kernel<Self::A, Self::B, Self::C>];
+    const TABLE: &'static [Kernel<Self::A, Self::B, Self::C>];
+    /// The instruction sets of the rows, as in [`crate::isa::Op::ISAS`].
+    const ISAS: u8 = {
+        let (mut bits, mut row) = (0, 0);
+        while row < Self::TABLE.len() {
+            bits |= Self::TABLE[row].isa.bit();
+            row += 1;
+        }
+        bits
+    };
 
     /// The first row that `isa` runs and that is meant for `m` rows.
     fn select(isa: Isa, m: usize) -> Option<&'static Kernel<Self::A, Self::B, Self::C>> {
-        Self::table().iter().find(|row| row.isa <= isa && row.isa.supported() && m <= row.max_m)
+        Self::TABLE.iter().find(|row| row.isa <= isa && row.isa.supported() && m <= row.max_m)
     }
 }
 
@@ -204,16 +222,13 @@ macro_rules! families {
             type A = $a;
             type B = $b;
             type C = $c;
-            fn table() -> &'static [Kernel<$a, $b, $c>] {
-                static TABLE: &[Kernel<$a, $b, $c>] = &[$($(#[cfg($cfg)])? $row,)*];
-                TABLE
-            }
+            const TABLE: &'static [Kernel<$a, $b, $c>] = &[$($(#[cfg($cfg)])? $row,)*];
         })*
 
         /// Every kernel of this build: name, instruction set and whether this machine runs it.
         pub fn kernels() -> Vec<(&'static str, Isa, bool)> {
             let mut all = Vec::new();
-            $(all.extend($family::table().iter().map(|row| (row.name, row.isa, row.isa.supported())));)*
+            $(all.extend($family::TABLE.iter().map(|row| (row.name, row.isa, row.isa.supported())));)*
             all
         }
     };
