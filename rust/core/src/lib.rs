@@ -1,7 +1,41 @@
-//! stub
+//! Number formats, quantization kernels and exact integer products for CPUs.
+//!
+//! A value becomes a code, `code = clamp(round(x / scale)) + zero_point`, and a code becomes a value,
+//! `scale · (level(code) − zero_point)`. A [`Format`] says which levels there are, a [`Grid`] which elements
+//! share a scale, [`qparams()`] how a range of values becomes one.
+//!
+//! ```
+//! use qrs_core::*;
+//! let x = [0.1, -0.9, 0.35, 1.27];
+//! let (format, grid) = (format::find("int8")?, Grid::new(&[4], &[4])?);
+//! let target = Target::new(format, true, true, ScaleType::Float32)?;
+//! let (scale, zero_point) = qparams(&[-0.9], &[1.27], &target)?;
+//! let params = QParams { scale: &scale, zero_point: &zero_point };
+//! let rounding = Rounding::HalfEven;
+//! let encoding = Encoding { format, narrow_range: true, rounding, seed: 0, check_finite: true };
+//! let mut codes = [0; 4];
+//! quantize(&x, &grid, params, &encoding, &mut codes)?;
+//! assert_eq!(codes.map(|code| code as i8), [10, -90, 35, 127]);
+//! # Ok::<(), Error>(())
+//! ```
 #![deny(missing_docs)]
+
 mod error;
+mod finite;
+pub mod format;
+mod grid;
 pub mod isa;
 mod mem;
+mod pack;
 pub mod parallel;
+mod qparams;
+mod quantize;
+mod rounding;
+
 pub use error::Error;
+pub use format::Format;
+pub use grid::{Cell, Grid, Runs};
+pub use pack::{Code, pack, packed_len, unpack};
+pub use qparams::{QParams, ScaleType, Target, qparams};
+pub use quantize::{Encoding, Packed, dequantize, dequantize_rows, fake_quantize, quantize};
+pub use rounding::Rounding;

@@ -1,0 +1,305 @@
+//! Codes and packed bytes. The bit layout is drawn here and nowhere else.
+//!
+//! Codes of `b` bits (two's complement cut to `b` bits, or unsigned) stand densely in little-endian bit order
+//! over the whole flat array; the last byte is padded with zeros. Eight codes fill exactly `b` bytes, so any
+//! multiple of eight elements starts on a byte:
+//!
+//! ```text
+//! b = 3   byte 0           byte 1           byte 2
+//! bit     0 1 2 3 4 5 6 7  0 1 2 3 4 5 6 7  0 1 2 3 4 5 6 7
+//! code    0 0 0 1 1 1 2 2  2 3 3 3 4 4 4 5  5 5 6 6 6 7 7 7
+//! ```
+//!
+//! Eight codes are one 64-bit word. Packing squeezes it in three steps (pairs, fours, eight) with the same
+//! masks for every width, unpacking runs the steps backwards.
+
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+use crate::format::Format;
+use crate::isa::{Isa, Op};
+
+/// The bytes that `count` codes of `bits` bits take: ⌈count · bits / 8⌉.
+pub fn packed_len(count: usize, bits: u32) -> usize {
+    let bits = bits as usize;
+    count / 8 * bits + (count % 8 * bits).div_ceil(8)
+}
+
+/// A place for one code.
+pub trait Code: Copy + Default + Send + Sync {
+    /// The low bits of `code`.
+    fn from_i32(code: i32) -> Self;
+}
+
+macro_rules! codes {
+    ($($type:ty)*) => {$(
+        impl Code for $type {
+            #[inline(always)]
+            fn from_i32(code: i32) -> Self {
+                code as $type
+            }
+        }
+    )*};
+}
+codes! { u8 i8 i16 }
+
+/// Packs `values`, one code each, into `out`, which is [`packed_len`] bytes long.
+///
+/// ```
+/// let int4 = qrs_core::format::find("int4")?;
+/// let mut bytes = [0; 2];
+/// qrs_core::pack(&[1, -1, 7], int4, &mut bytes)?;
+/// assert_eq!(bytes, [0xf1, 0x07]);
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// A value is no code of `format` (the message names the first), or `out` has another length.
+pub fn pack(values: &[i16], format: &dyn Format, out: &mut [u8]) -> Result<(), Error> {
+    let (lowest, highest) = format.codes();
+    check_len("out", out.len(), values.len(), format)?;
+    if let Some(index) = values.iter().position(|&v| i32::from(v) < lowest || i32::from(v) > highest) {
+        return Err(Error::Value {
+            what: "values",
+            got: format!("{} at flat index {index}", values[index]),
+            expected: format!("codes of {}, {lowest} to {highest}", format.name()),
+        });
+    }
+    let bits = format.bits();
+    let mut low = [0; 256];
+    for (values, out) in values.chunks(256).zip(out.chunks_mut(packed_len(256, bits))) {
+        for (low, value) in low.iter_mut().zip(values) {
+            *low = *value as u8;
+        }
+        squeeze(&low[..values.len()], bits, out);
+    }
+    Ok(())
+}
+
+/// Unpacks `out.len()` codes from `bytes`; signed formats are sign-extended.
+///
+/// ```
+/// let int4 = qrs_core::format::find("int4")?;
+/// let mut codes = [0i8; 3];
+/// qrs_core::unpack(&[0xf1, 0x07], int4, &mut codes)?;
+/// assert_eq!(codes, [1, -1, 7]);
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `bytes` is not [`packed_len`] bytes long.
+pub fn unpack<C: Code>(bytes: &[u8], format: &dyn Format, out: &mut [C]) -> Result<(), Error> {
+    check_len("codes", bytes.len(), out.len(), format)?;
+    Isa::active()?.run(Unpack { bytes, bits: format.bits(), signed: format.signed(), out });
+    Ok(())
+}
+
+/// Whether an argument is as long as `count` packed codes of `format` are.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn check_len(
+    what: &'static str,
+    got: usize,
+    count: usize,
+    format: &dyn Format,
+) -> Result<(), Error> {
+    let expected = packed_len(count, format.bits());
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what,
+        got: vec![got],
+        expected: format!("({expected},): the bytes of {count} {} codes", format.name()),
+    })
+}
+
+struct Unpack<'a, C> {
+    bytes: &'a [u8],
+    bits: u32,
+    signed: bool,
+    out: &'a mut [C],
+}
+
+impl<C: Code> Op for Unpack<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut codes = [0; 256];
+        let step = packed_len(256, self.bits);
+        for (out, bytes) in self.out.chunks_mut(256).zip(self.bytes.chunks(step)) {
+            let codes = &mut codes[..out.len()];
+            spread(bytes, self.bits, self.signed, codes);
+            for (out, &code) in out.iter_mut().zip(&*codes) {
+                // A byte above 127 is a negative code where the format is signed.
+                let code = if self.signed { i32::from(code as i8) } else { i32::from(code) };
+                *out = C::from_i32(code);
+            }
+        }
+    }
+}
+
+/// Packs the low `bits` bits of `codes` into `out`, whose length must be [`packed_len`].
+#[inline(always)]
+pub(crate) fn squeeze(codes: &[u8], bits: u32, out: &mut [u8]) {
+    match bits {
+        1 => squeeze_by::<1>(codes, out),
+        2 => squeeze_by::<2>(codes, out),
+        3 => squeeze_by::<3>(codes, out),
+        4 => squeeze_by::<4>(codes, out),
+        5 => squeeze_by::<5>(codes, out),
+        6 => squeeze_by::<6>(codes, out),
+        7 => squeeze_by::<7>(codes, out),
+        _ => out.copy_from_slice(codes),
+    }
+}
+
+/// Unpacks `out.len()` codes of `bits` bits from the start of `bytes`; signed codes are sign-extended to 8 bits.
+#[inline(always)]
+pub(crate) fn spread(bytes: &[u8], bits: u32, signed: bool, out: &mut [u8]) {
+    match bits {
+        1 => spread_by::<1>(bytes, signed, out),
+        2 => spread_by::<2>(bytes, signed, out),
+        3 => spread_by::<3>(bytes, signed, out),
+        4 => spread_by::<4>(bytes, signed, out),
+        5 => spread_by::<5>(bytes, signed, out),
+        6 => spread_by::<6>(bytes, signed, out),
+        7 => spread_by::<7>(bytes, signed, out),
+        _ => out.copy_from_slice(&bytes[..out.len()]),
+    }
+}
+
+/// Masks of the steps: the lower field of each pair of 8-, 16- and 32-bit fields.
+const PAIRS: [(u32, u64); 3] =
+    [(8, 0x00ff_00ff_00ff_00ff), (16, 0x0000_ffff_0000_ffff), (32, 0x0000_0000_ffff_ffff)];
+
+/// The eight low `B`-bit fields of the bytes of `word`, side by side.
+#[inline(always)]
+fn squeeze_word<const B: usize>(word: u64) -> u64 {
+    let mut word = word & (0x0101_0101_0101_0101 * ((1 << B) - 1));
+    for (i, (width, mask)) in PAIRS.into_iter().enumerate() {
+        // The upper field of a pair comes down next to the lower one, which holds B · 2^i bits.
+        word = (word & mask) | ((word & !mask) >> (width - ((B as u32) << i)));
+    }
+    word
+}
+
+/// The inverse of [`squeeze_word`].
+#[inline(always)]
+fn spread_word<const B: usize>(mut word: u64) -> u64 {
+    for (i, (width, mask)) in PAIRS.into_iter().enumerate().rev() {
+        let held = (B as u32) << i;
+        let low = ((1 << held) - 1) * (mask & (u64::MAX / ((1 << width) - 1)));
+        word = (word & low) | ((word << (width - held)) & (low << width));
+    }
+    word
+}
+
+#[inline(always)]
+fn squeeze_by<const B: usize>(codes: &[u8], out: &mut [u8]) {
+    let (eights, rest) = codes.as_chunks::<8>();
+    let (groups, last) = out.as_chunks_mut::<B>();
+    for (group, eight) in groups.iter_mut().zip(eights) {
+        group.copy_from_slice(&squeeze_word::<B>(u64::from_le_bytes(*eight)).to_le_bytes()[..B]);
+    }
+    if !rest.is_empty() {
+        let mut eight = [0; 8];
+        eight[..rest.len()].copy_from_slice(rest);
+        let word = squeeze_word::<B>(u64::from_le_bytes(eight)).to_le_bytes();
+        // All B bytes of the last word are used where seven codes reach into the last one.
+        let tail = if last.is_empty() { groups.last_mut().map_or(&mut [][..], |g| &mut g[..]) } else { last };
+        tail.copy_from_slice(&word[..tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn spread_by<const B: usize>(bytes: &[u8], signed: bool, out: &mut [u8]) {
+    // x ^ s − s extends the sign bit s; with s = 0 it leaves the code as it is.
+    let sign = if signed { 1u8 << (B - 1) } else { 0 };
+    let extend = |eight: [u8; 8]| eight.map(|code| (code ^ sign).wrapping_sub(sign));
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let (groups, _) = bytes.as_chunks::<B>();
+    for (eight, group) in eights.iter_mut().zip(groups) {
+        let mut word = [0; 8];
+        word[..B].copy_from_slice(group);
+        *eight = extend(spread_word::<B>(u64::from_le_bytes(word)).to_le_bytes());
+    }
+    if !rest.is_empty() {
+        let tail = &bytes[eights.len() * B..];
+        let mut word = [0; 8];
+        let held = tail.len().min(B);
+        word[..held].copy_from_slice(&tail[..held]);
+        let codes = extend(spread_word::<B>(u64::from_le_bytes(word)).to_le_bytes());
+        rest.copy_from_slice(&codes[..rest.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format;
+
+    /// Bit by bit.
+    fn naive(codes: &[i16], bits: usize) -> Vec<u8> {
+        let mut out = vec![0u8; (codes.len() * bits).div_ceil(8)];
+        for (i, code) in codes.iter().enumerate() {
+            for bit in 0..bits {
+                let place = i * bits + bit;
+                out[place / 8] |= ((*code as u8 >> bit) & 1) << (place % 8);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_format_and_length_is_packed_bit_by_bit_and_comes_back() {
+        for format in format::TABLE {
+            let (lowest, highest) = format.codes();
+            for len in 0..=257usize {
+                let span = highest - lowest + 1;
+                let codes: Vec<i16> =
+                    (0..len).map(|i| (lowest + (i as i32 * 37 + len as i32) % span) as i16).collect();
+                let mut bytes = vec![0xaa; packed_len(len, format.bits())];
+                pack(&codes, *format, &mut bytes).unwrap();
+                assert_eq!(bytes, naive(&codes, format.bits() as usize), "{} {len}", format.name());
+                for isa in Isa::available() {
+                    let mut back = vec![99i16; len];
+                    let (bits, signed) = (format.bits(), format.signed());
+                    isa.run(Unpack { bytes: &bytes, bits, signed, out: &mut back });
+                    assert_eq!(back, codes, "{} {len}", format.name());
+                }
+                let mut bits = vec![0u8; len];
+                unpack(&bytes, *format, &mut bits).unwrap();
+                assert!(bits.iter().zip(&codes).all(|(bits, code)| *bits == *code as u8));
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_not_read() {
+        let int3 = format::find("int3").unwrap();
+        for padding in [0, 0b1100_0000] {
+            let mut codes = [0i8; 2];
+            unpack(&[0b00_111_011 | padding], int3, &mut codes).unwrap();
+            assert_eq!(codes, [3, -1]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_code_is_named() {
+        let int4 = format::find("int4").unwrap();
+        let text = pack(&[1, 8], int4, &mut [0]).unwrap_err().to_string();
+        assert_eq!(text, "values is 8 at flat index 1, expected codes of int4, -8 to 7");
+        let text = pack(&[1, 2, 3], int4, &mut [0]).unwrap_err().to_string();
+        assert_eq!(text, "out has shape (1,), expected (2,): the bytes of 3 int4 codes");
+        assert!(unpack(&[0; 3], int4, &mut [0i8; 4]).is_err());
+    }
+
+    #[test]
+    fn lengths_do_not_overflow() {
+        assert_eq!(packed_len(usize::MAX, 8), usize::MAX);
+        assert_eq!(packed_len(usize::MAX, 1), usize::MAX / 8 + 1);
+    }
+}

@@ -1,0 +1,733 @@
+//! Quantize, dequantize, fake-quantize: one body each, over the runs of a grid.
+//!
+//! `code = clamp(round(x / scale)) + zero_point`, and back `scale · (code − zero_point)`. The division is a true
+//! float32 division; the clamp happens in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so
+//! that no conversion to an integer can overflow; the zero point is added in integers, so that ties do not hang
+//! on it. Unchecked, NaN becomes `zero_point` and infinities saturate.
+//!
+//! An element's result is a function of its value, its cell and (stochastic rounding) its flat index: where
+//! tiles, chunks and vectors end changes no bit.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Tuple};
+use crate::finite::Census;
+use crate::format::{Format, Spacing};
+use crate::grid::{Cell, Grid};
+use crate::isa::{Isa, Op};
+use crate::pack::{Code, check_len, packed_len, spread, squeeze};
+use crate::parallel;
+use crate::qparams::QParams;
+use crate::rounding::{Mode, ModeOp, Rounding, integer, mode, uniform};
+use std::ops::Range;
+
+/// Elements whose codes and random numbers stay in the first cache. A multiple of 8, so that tiles start on a
+/// packed byte.
+const TILE: usize = 2048;
+/// Elements a task of a parallel call.
+const CHUNK: usize = 32 * TILE;
+
+/// How values become codes.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoding<'a> {
+    /// The format of the codes.
+    pub format: &'a dyn Format,
+    /// Leave the lowest code out.
+    pub narrow_range: bool,
+    /// What happens between two codes.
+    pub rounding: Rounding,
+    /// The key of stochastic rounding.
+    pub seed: u64,
+    /// Refuse NaN and infinities.
+    pub check_finite: bool,
+}
+
+/// Packed codes with all that gives them meaning.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed<'a> {
+    /// Bytes as [`pack`](crate::pack()) lays them out.
+    pub codes: &'a [u8],
+    /// The format of the codes.
+    pub format: &'a dyn Format,
+    /// Shape and cells.
+    pub grid: &'a Grid,
+    /// Parameters of the cells.
+    pub params: QParams<'a>,
+}
+
+/// Scale, zero point and code range of one run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Affine {
+    pub(crate) scale: f32,
+    pub(crate) zero_point: i32,
+    pub(crate) qmin: i32,
+    pub(crate) qmax: i32,
+}
+
+/// What an element becomes: a code, or the level of that code.
+trait Emit: Copy + Default {
+    /// From the element itself, and from `steps = clamp(round(x / scale))`.
+    fn emit(x: f32, steps: f32, scale: f32, zero_point: i32) -> Self;
+}
+
+impl<C: Code> Emit for C {
+    #[inline(always)]
+    fn emit(_: f32, steps: f32, _: f32, zero_point: i32) -> Self {
+        C::from_i32(integer(steps).wrapping_add(zero_point))
+    }
+}
+
+impl Emit for f32 {
+    #[inline(always)]
+    fn emit(x: f32, steps: f32, scale: f32, _: i32) -> Self {
+        // A code knows no −0.0, and adding 0.0 takes the sign from it.
+        if x.is_nan() { x } else { scale * (steps + 0.0) }
+    }
+}
+
+/// `clamp(round(x / scale))`; 0 for NaN.
+#[inline(always)]
+fn steps<M: Mode>(x: f32, u: f32, p: Affine) -> f32 {
+    let (low, high) = ((p.qmin - p.zero_point) as f32, (p.qmax - p.zero_point) as f32);
+    let v = x / p.scale;
+    let v = if v.is_nan() { 0.0 } else { v };
+    let v = if v > low { v } else { low };
+    let v = if v < high { v } else { high };
+    M::round(v, u)
+}
+
+#[inline(always)]
+fn emit_one<M: Mode, E: Emit>(x: &[f32], u: &[f32], p: Affine, out: &mut [E]) {
+    for ((&x, &u), out) in x.iter().zip(u).zip(out) {
+        *out = E::emit(x, steps::<M>(x, u, p), p.scale, p.zero_point);
+    }
+}
+
+/// Writes the codes of `x`, rounded half to even. NaN becomes the zero point.
+#[inline(always)]
+pub(crate) fn encode<C: Code>(x: &[f32], p: Affine, out: &mut [C]) {
+    emit_one::<mode::HalfEven, C>(x, x, p, out);
+}
+
+/// One chunk of `quantize` or `fake_quantize`, and what is the same for all chunks.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    x: &'a [f32],
+    grid: &'a Grid,
+    params: QParams<'a>,
+    range: (i32, i32),
+    seed: u64,
+    census: Option<&'a Census>,
+}
+
+impl Job<'_> {
+    /// Emits the elements `tile`, of which there are at most [`TILE`].
+    #[inline(always)]
+    fn emit<M: Mode, E: Emit>(&self, tile: Range<usize>, noise: &mut [f32; TILE], out: &mut [E]) {
+        let x = &self.x[tile.clone()];
+        if let Some(census) = self.census {
+            census.see(x, tile.start);
+        }
+        if M::RANDOM {
+            uniform(self.seed, tile.start, &mut noise[..x.len()]);
+        }
+        let (qmin, qmax) = self.range;
+        for (run, cell) in self.grid.runs(tile.clone()) {
+            let place = run.start - tile.start..run.end - tile.start;
+            let (x, u, out) = (&x[place.clone()], &noise[place.clone()], &mut out[place]);
+            match cell {
+                Cell::One(cell) => {
+                    let (scale, zero_point) = (self.params.scale[cell], self.params.zero_point[cell]);
+                    emit_one::<M, E>(x, u, Affine { scale, zero_point, qmin, qmax }, out);
+                }
+                Cell::Each(first) => {
+                    let cells = first..first + x.len();
+                    let params = self.params.scale[cells.clone()].iter().zip(&self.params.zero_point[cells]);
+                    for (((&x, &u), (&scale, &zero_point)), out) in x.iter().zip(u).zip(params).zip(out) {
+                        let p = Affine { scale, zero_point, qmin, qmax };
+                        *out = E::emit(x, steps::<M>(x, u, p), scale, zero_point);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The packed codes of the elements from `start` on.
+struct Quantize<'a> {
+    job: Job<'a>,
+    start: usize,
+    bits: u32,
+    out: &'a mut [u8],
+}
+
+impl ModeOp for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Mode>(self) {
+        let (mut noise, mut codes) = ([0.0; TILE], [0u8; TILE]);
+        let step = packed_len(TILE, self.bits);
+        for (i, out) in self.out.chunks_mut(step).enumerate() {
+            let start = self.start + i * TILE;
+            let tile = start..(start + TILE).min(self.job.x.len());
+            if self.bits == 8 {
+                self.job.emit::<M, u8>(tile, &mut noise, out);
+            } else {
+                let codes = &mut codes[..tile.len()];
+                self.job.emit::<M, u8>(tile, &mut noise, codes);
+                squeeze(codes, self.bits, out);
+            }
+        }
+    }
+}
+
+/// The fake-quantized elements from `start` on.
+struct FakeQuantize<'a> {
+    job: Job<'a>,
+    start: usize,
+    out: &'a mut [f32],
+}
+
+impl ModeOp for FakeQuantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Mode>(self) {
+        let mut noise = [0.0; TILE];
+        for (i, out) in self.out.chunks_mut(TILE).enumerate() {
+            let start = self.start + i * TILE;
+            self.job.emit::<M, f32>(start..start + out.len(), &mut noise, out);
+        }
+    }
+}
+
+/// The levels of the elements from `start` on, times their scales.
+struct Dequantize<'a> {
+    packed: Packed<'a>,
+    start: usize,
+    out: &'a mut [f32],
+}
+
+impl Op for Dequantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match self.packed.format.spacing() {
+            Spacing::Uniform if self.packed.format.signed() => self.tiles(|code| i32::from(code as i8)),
+            Spacing::Uniform => self.tiles(i32::from),
+        }
+    }
+}
+
+impl Dequantize<'_> {
+    #[inline(always)]
+    fn tiles(self, widen: impl Fn(u8) -> i32 + Copy) {
+        let Packed { codes, format, .. } = self.packed;
+        let (bits, signed) = (format.bits(), format.signed());
+        let mut spread_codes = [0; TILE];
+        let mut start = self.start;
+        let mut out = self.out;
+        while !out.is_empty() {
+            // A row may start inside a byte: unpack from the byte boundary before it.
+            let skip = if bits == 8 { 0 } else { start % 8 };
+            let (tile, rest) = out.split_at_mut(out.len().min(TILE - skip));
+            let first = packed_len(start - skip, bits);
+            let codes = if bits == 8 {
+                &codes[first..first + tile.len()]
+            } else {
+                let spread_codes = &mut spread_codes[..skip + tile.len()];
+                spread(&codes[first..], bits, signed, spread_codes);
+                &spread_codes[skip..]
+            };
+            self.packed.params.decode(self.packed.grid, start, codes, widen, tile);
+            start += tile.len();
+            out = rest;
+        }
+    }
+}
+
+impl QParams<'_> {
+    /// `out = scale · (code − zero_point)` for the elements from flat index `start` on.
+    #[inline(always)]
+    fn decode(
+        &self,
+        grid: &Grid,
+        start: usize,
+        codes: &[u8],
+        widen: impl Fn(u8) -> i32 + Copy,
+        out: &mut [f32],
+    ) {
+        for (run, cell) in grid.runs(start..start + out.len()) {
+            let place = run.start - start..run.end - start;
+            let (codes, out) = (&codes[place.clone()], &mut out[place]);
+            match cell {
+                Cell::One(cell) => {
+                    let (scale, zero_point) = (self.scale[cell], self.zero_point[cell]);
+                    for (out, &code) in out.iter_mut().zip(codes) {
+                        *out = scale * widen(code).wrapping_sub(zero_point) as f32;
+                    }
+                }
+                Cell::Each(first) => {
+                    let cells = first..first + out.len();
+                    let params = self.scale[cells.clone()].iter().zip(&self.zero_point[cells]);
+                    for ((out, &code), (&scale, &zero_point)) in out.iter_mut().zip(codes).zip(params) {
+                        *out = scale * widen(code).wrapping_sub(zero_point) as f32;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes the packed codes of `x`: `code = clamp(round(x / scale)) + zero_point`.
+///
+/// ```
+/// use qrs_core::{Encoding, Grid, QParams, Rounding, format, quantize};
+/// let encoding = Encoding {
+///     format: format::find("int4")?,
+///     narrow_range: false,
+///     rounding: Rounding::HalfEven,
+///     seed: 0,
+///     check_finite: true,
+/// };
+/// let grid = Grid::new(&[4], &[2])?; // two groups of two
+/// let params = QParams { scale: &[0.5, 2.0], zero_point: &[0, 0] };
+/// let mut out = [0; 2];
+/// quantize(&[0.5, -0.75, 5.0, 100.0], &grid, params, &encoding, &mut out)?;
+/// assert_eq!(out, [0xe1, 0x72]); // 1, -2, 2, 7
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `x`, the parameters or `out` do not fit the grid, a parameter is illegal, or (with `check_finite`) `x` holds
+/// NaN or infinity; `out` may then have been written in part.
+pub fn quantize(
+    x: &[f32],
+    grid: &Grid,
+    params: QParams<'_>,
+    encoding: &Encoding<'_>,
+    out: &mut [u8],
+) -> Result<(), Error> {
+    quantize_on(Isa::active()?, (x, grid, params), encoding, out)
+}
+
+fn quantize_on(
+    isa: Isa,
+    (x, grid, params): (&[f32], &Grid, QParams<'_>),
+    encoding: &Encoding<'_>,
+    out: &mut [u8],
+) -> Result<(), Error> {
+    check_len("out", out.len(), grid.len(), encoding.format)?;
+    let bits = encoding.format.bits();
+    run((x, grid, params), encoding, |job| {
+        parallel::for_each_chunk(out, packed_len(CHUNK, bits), nanoseconds(x.len()), |i, out| {
+            encoding.rounding.run(isa, Quantize { job, start: i * CHUNK, bits, out });
+        })
+    })
+}
+
+/// Writes `dequantize(quantize(x))`, bit for bit, without the codes between. NaN stays NaN unless `check_finite`
+/// refuses it.
+///
+/// # Errors
+/// As those of [`quantize`].
+pub fn fake_quantize(
+    x: &[f32],
+    grid: &Grid,
+    params: QParams<'_>,
+    encoding: &Encoding<'_>,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    fake_quantize_on(Isa::active()?, (x, grid, params), encoding, out)
+}
+
+fn fake_quantize_on(
+    isa: Isa,
+    (x, grid, params): (&[f32], &Grid, QParams<'_>),
+    encoding: &Encoding<'_>,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    check_elements("out", out.len(), grid)?;
+    run((x, grid, params), encoding, |job| {
+        parallel::for_each_chunk(out, CHUNK, nanoseconds(x.len()), |i, out| {
+            encoding.rounding.run(isa, FakeQuantize { job, start: i * CHUNK, out });
+        })
+    })
+}
+
+/// Validates, runs `chunks` and looks at the census.
+fn run(
+    (x, grid, params): (&[f32], &Grid, QParams<'_>),
+    encoding: &Encoding<'_>,
+    chunks: impl FnOnce(Job<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    check_elements("x", x.len(), grid)?;
+    let range = encoding.format.code_range(encoding.narrow_range)?;
+    params.check(grid.cells(), range)?;
+    let census = Census::new();
+    let seen = encoding.check_finite.then_some(&census);
+    match encoding.format.spacing() {
+        Spacing::Uniform => chunks(Job { x, grid, params, range, seed: encoding.seed, census: seen })?,
+    }
+    census.check("x")
+}
+
+/// Writes `scale · (code − zero_point)` of every element.
+///
+/// ```
+/// use qrs_core::{Grid, Packed, QParams, dequantize, format};
+/// let packed = Packed {
+///     codes: &[0xe1, 0x72],
+///     format: format::find("int4")?,
+///     grid: &Grid::new(&[4], &[2])?,
+///     params: QParams { scale: &[0.5, 2.0], zero_point: &[0, 0] },
+/// };
+/// let mut out = [0.0; 4];
+/// dequantize(packed, &mut out)?;
+/// assert_eq!(out, [0.5, -1.0, 4.0, 14.0]);
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// The codes, the parameters or `out` do not fit the grid, or a parameter is illegal.
+pub fn dequantize(packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
+    dequantize_on(Isa::active()?, packed, out)
+}
+
+fn dequantize_on(isa: Isa, packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
+    packed.check()?;
+    check_elements("out", out.len(), packed.grid)?;
+    let cost = nanoseconds(out.len());
+    parallel::for_each_chunk(out, CHUNK, cost, |i, out| {
+        isa.run(Dequantize { packed, start: i * CHUNK, out });
+    })
+}
+
+/// Writes the dequantized rows number `rows[0]`, `rows[1]`, … of a (rows, columns) array: what an embedding
+/// does. `out` is (`rows.len()`, columns).
+///
+/// # Errors
+/// As those of [`dequantize`]; the array has not two axes; a row does not exist.
+pub fn dequantize_rows(packed: Packed<'_>, rows: &[i64], out: &mut [f32]) -> Result<(), Error> {
+    dequantize_rows_on(Isa::active()?, packed, rows, out)
+}
+
+fn dequantize_rows_on(isa: Isa, packed: Packed<'_>, rows: &[i64], out: &mut [f32]) -> Result<(), Error> {
+    packed.check()?;
+    let shape = packed.grid.shape();
+    let &[height, width] = shape else {
+        return Err(Error::Shape { what: "codes", got: shape.to_vec(), expected: "two axes".into() });
+    };
+    if rows.len().checked_mul(width) != Some(out.len()) {
+        let expected = format!("{} elements", Tuple(&[rows.len(), width]));
+        return Err(Error::Shape { what: "out", got: vec![out.len()], expected });
+    }
+    let inside = |row: i64| usize::try_from(row).is_ok_and(|row| row < height);
+    if let Some(index) = rows.iter().position(|&row| !inside(row)) {
+        return Err(Error::Value {
+            what: "rows",
+            got: format!("{} at index {index}", rows[index]),
+            expected: format!("row numbers from 0 to below {height}"),
+        });
+    }
+    let batch = CHUNK.div_ceil(width.max(1));
+    let cost = nanoseconds(out.len()) + 50 * rows.len();
+    parallel::for_each_chunk(out, batch * width, cost, |i, out| {
+        for (&row, out) in rows[i * batch..].iter().zip(out.chunks_mut(width)) {
+            isa.run(Dequantize { packed, start: row as usize * width, out });
+        }
+    })
+}
+
+impl Packed<'_> {
+    /// Whether codes and parameters fit the grid and are legal.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check_len("codes", self.codes.len(), self.grid.len(), self.format)?;
+        self.params.check(self.grid.cells(), self.format.codes())
+    }
+}
+
+/// Whether an argument has one element for each of the grid.
+fn check_elements(what: &'static str, got: usize, grid: &Grid) -> Result<(), Error> {
+    if got == grid.len() {
+        return Ok(());
+    }
+    let expected = format!("the {} elements of shape {}", grid.len(), Tuple(grid.shape()));
+    Err(Error::Shape { what, got: vec![got], expected })
+}
+
+/// An estimate of the work on `len` elements.
+fn nanoseconds(len: usize) -> usize {
+    len / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ScaleType, Target, format, pack, unpack};
+    use proptest::prelude::*;
+
+    /// The definition, an element at a time, with the standard library's rounding.
+    fn naive(job: &Job<'_>, rounding: Rounding, index: usize) -> i32 {
+        let cell = job.grid.cell_of(index);
+        let (scale, zero_point) = (job.params.scale[cell], job.params.zero_point[cell]);
+        let (qmin, qmax) = job.range;
+        let v = job.x[index] / scale;
+        if v.is_nan() {
+            return zero_point;
+        }
+        let v = v.clamp((qmin - zero_point) as f32, (qmax - zero_point) as f32);
+        let mut u = [0.0];
+        uniform(job.seed, index, &mut u);
+        let up = |carry: bool| v.floor() + if carry { 1.0 } else { 0.0 };
+        let rounded = match rounding {
+            Rounding::HalfEven => v.round_ties_even(),
+            Rounding::HalfAway => v.round(),
+            Rounding::HalfUp => up(v - v.floor() >= 0.5),
+            Rounding::Floor => v.floor(),
+            Rounding::Ceil => v.ceil(),
+            Rounding::TowardZero => v.trunc(),
+            Rounding::Stochastic => up(u[0] < v - v.floor()),
+        };
+        rounded as i32 + zero_point
+    }
+
+    /// Numbers that look random, ties and edges among them.
+    fn data(len: usize, mut state: u32) -> Vec<f32> {
+        let edges =
+            [0.0, -0.0, 0.5, -0.5, 2.5, -1.5, 1e-45, 3e38, -3e38, 0.499_999_97, f32::NAN, f32::INFINITY];
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if state >> 28 == 0 {
+                edges[(state >> 8) as usize % edges.len()]
+            } else {
+                (state as i32 >> 16) as f32 / 256.0
+            }
+        };
+        (0..len).map(next).collect()
+    }
+
+    fn encoding(name: &str, rounding: Rounding) -> Encoding<'static> {
+        let format = format::find(name).unwrap();
+        Encoding { format, narrow_range: false, rounding, seed: 0x1234_5678_9abc_def0, check_finite: false }
+    }
+
+    /// Every path on every instruction set against the definition.
+    fn check(shape: &[usize], block: &[usize], encoding: &Encoding<'_>, seed: u32) {
+        let grid = Grid::new(shape, block).unwrap();
+        let x = data(grid.len(), seed);
+        let range @ (qmin, qmax) = encoding.format.codes();
+        let scale: Vec<f32> = (0..grid.cells()).map(|cell| 0.25 + (cell * 7 % 31) as f32 / 8.0).collect();
+        let zero_point: Vec<i32> = (0..grid.cells() as i32)
+            .map(|cell| qmin + (cell * 11 + (seed % 100) as i32) % (qmax - qmin + 1))
+            .collect();
+        let params = QParams { scale: &scale, zero_point: &zero_point };
+        let job = Job { x: &x, grid: &grid, params, range, seed: encoding.seed, census: None };
+        let codes: Vec<i32> = (0..x.len()).map(|i| naive(&job, encoding.rounding, i)).collect();
+        let level = |i: usize| {
+            let cell = grid.cell_of(i);
+            scale[cell] * (codes[i] - zero_point[cell]) as f32
+        };
+        for isa in Isa::available() {
+            let mut packed = vec![0x55; packed_len(x.len(), encoding.format.bits())];
+            quantize_on(isa, (&x, &grid, params), encoding, &mut packed).unwrap();
+            let mut back = vec![0i16; x.len()];
+            unpack(&packed, encoding.format, &mut back).unwrap();
+            let place = |i| {
+                format!(
+                    "{} {} {} {shape:?} {block:?} at {i}",
+                    isa.name(),
+                    encoding.format.name(),
+                    encoding.rounding.name()
+                )
+            };
+            for i in 0..x.len() {
+                assert_eq!(i32::from(back[i]), codes[i], "{} {}", place(i), x[i]);
+            }
+            let packed = Packed { codes: &packed, format: encoding.format, grid: &grid, params };
+            let (mut levels, mut fake) = (vec![9.0f32; x.len()], vec![9.0f32; x.len()]);
+            dequantize_on(isa, packed, &mut levels).unwrap();
+            fake_quantize_on(isa, (&x, &grid, params), encoding, &mut fake).unwrap();
+            for i in 0..x.len() {
+                assert_eq!(levels[i].to_bits(), level(i).to_bits(), "{}", place(i));
+                if x[i].is_nan() {
+                    assert!(fake[i].is_nan());
+                } else {
+                    assert_eq!(fake[i].to_bits(), levels[i].to_bits(), "{}", place(i));
+                }
+            }
+            if let &[height, width] = shape {
+                let rows: Vec<i64> = (0..height as i64 * 2).map(|i| i * 5 % height as i64).collect();
+                let mut out = vec![9.0; rows.len() * width];
+                dequantize_rows_on(isa, packed, &rows, &mut out).unwrap();
+                for (i, &row) in rows.iter().enumerate() {
+                    assert_eq!(
+                        out[i * width..][..width],
+                        levels[row as usize * width..][..width],
+                        "{}",
+                        place(i)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_and_rounding_is_the_definition() {
+        for format in format::TABLE {
+            for &rounding in Rounding::ALL {
+                check(&[11, 53], &[1, 32], &encoding(format.name(), rounding), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn every_granularity_is_the_definition_across_tiles_and_chunks() {
+        let wide = [3, CHUNK / 2 + 77];
+        for block in [wide, [1, wide[1]], [3, 1], [1, 128], [2, 1000], [1, 1]] {
+            for (name, rounding) in [("int8", Rounding::HalfEven), ("uint3", Rounding::Stochastic)] {
+                check(&wide, &block, &encoding(name, rounding), 5);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_shape_is_the_definition(
+            axes in prop::collection::vec((1usize..12, 1usize..14), 0..4), index in 0..format::TABLE.len(), seed: u32,
+        ) {
+            let (shape, block): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
+            let rounding = Rounding::ALL[seed as usize % Rounding::ALL.len()];
+            check(&shape, &block, &encoding(format::TABLE[index].name(), rounding), seed);
+        }
+    }
+
+    #[test]
+    fn edges_have_the_answers_of_the_definition() {
+        let x = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.499_999_97, -0.499_999_97, -0.0, 1e-45, f32::NAN];
+        let grid = Grid::new(&[x.len()], &[x.len()]).unwrap();
+        let mut codes = [0; 11];
+        let params = QParams { scale: &[1.0], zero_point: &[3] };
+        quantize(&x, &grid, params, &encoding("uint8", Rounding::HalfEven), &mut codes).unwrap();
+        assert_eq!(codes, [1, 1, 3, 3, 5, 5, 3, 3, 3, 3, 3]);
+        let x = [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 3e10, -3e10];
+        let grid = Grid::new(&[6], &[6]).unwrap();
+        let mut codes = [0; 6];
+        let params = QParams { scale: &[1e-3], zero_point: &[0] };
+        let narrow = Encoding { narrow_range: true, ..encoding("int8", Rounding::HalfEven) };
+        quantize(&x, &grid, params, &narrow, &mut codes).unwrap();
+        assert_eq!(codes.map(|code| code as i8), [127, -127, 127, -127, 127, -127]);
+    }
+
+    #[test]
+    fn every_code_of_every_format_comes_back() {
+        for format in format::TABLE {
+            let (lowest, highest) = format.codes();
+            let codes: Vec<i16> = (lowest..=highest).map(|code| code as i16).collect();
+            let mut bytes = vec![0; packed_len(codes.len(), format.bits())];
+            pack(&codes, *format, &mut bytes).unwrap();
+            let grid = Grid::new(&[codes.len()], &[codes.len()]).unwrap();
+            for zero_point in lowest..=highest {
+                let params = QParams { scale: &[0.3], zero_point: &[zero_point] };
+                let mut levels = vec![0.0; codes.len()];
+                let packed = Packed { codes: &bytes, format: *format, grid: &grid, params };
+                dequantize(packed, &mut levels).unwrap();
+                for (level, &code) in levels.iter().zip(&codes) {
+                    let expected = 0.3 * (format.level(code.into()) - format.level(zero_point));
+                    assert_eq!(level.to_bits(), (expected + 0.0).to_bits());
+                }
+                let mut again = vec![0; bytes.len()];
+                quantize(&levels, &grid, params, &encoding(format.name(), Rounding::HalfEven), &mut again)
+                    .unwrap();
+                assert_eq!(again, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_counted_in_every_chunk() {
+        let mut x = vec![1.0; 3 * CHUNK];
+        (x[CHUNK + 5], x[CHUNK + 6], x[3 * CHUNK - 1]) = (f32::NAN, f32::INFINITY, f32::NAN);
+        let grid = Grid::new(&[x.len()], &[x.len()]).unwrap();
+        let checked = Encoding { check_finite: true, ..encoding("int4", Rounding::HalfEven) };
+        let params = QParams { scale: &[1.0], zero_point: &[0] };
+        let error = Error::NotFinite { what: "x", count: 3, first: CHUNK + 5 };
+        for isa in Isa::available() {
+            let mut out = vec![0; x.len() / 2];
+            assert_eq!(quantize_on(isa, (&x, &grid, params), &checked, &mut out), Err(error.clone()));
+            let mut out = vec![0.0; x.len()];
+            assert_eq!(fake_quantize_on(isa, (&x, &grid, params), &checked, &mut out), Err(error.clone()));
+        }
+    }
+
+    #[test]
+    fn empty_arrays_are_legal() {
+        for (shape, block, cells) in [([0, 4], [0, 4], 1), ([0, 4], [1, 4], 0), ([4, 0], [1, 0], 4)] {
+            let grid = Grid::new(&shape, &block).unwrap();
+            let params = QParams { scale: &vec![1.0; cells], zero_point: &vec![0; cells] };
+            quantize(&[], &grid, params, &encoding("int4", Rounding::HalfEven), &mut []).unwrap();
+            let packed = Packed { codes: &[], format: format::find("int4").unwrap(), grid: &grid, params };
+            dequantize(packed, &mut []).unwrap();
+            if shape == [4, 0] {
+                dequantize_rows(packed, &[0, 3], &mut []).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let grid = Grid::new(&[2, 3], &[1, 3]).unwrap();
+        let params = QParams { scale: &[1.0; 2], zero_point: &[0; 2] };
+        let how = encoding("int8", Rounding::HalfEven);
+        let text = |result: Result<(), Error>| result.unwrap_err().to_string();
+        assert_eq!(
+            text(quantize(&[0.0; 5], &grid, params, &how, &mut [0; 6])),
+            "x has shape (5,), expected the 6 elements of shape (2, 3)"
+        );
+        assert!(
+            text(quantize(&[0.0; 6], &grid, params, &how, &mut [0; 5])).starts_with("out has shape (5,)")
+        );
+        let one = QParams { scale: &[1.0], ..params };
+        assert!(text(quantize(&[0.0; 6], &grid, one, &how, &mut [0; 6])).starts_with("scale has shape (1,)"));
+        let packed = Packed { codes: &[0; 6], format: how.format, grid: &grid, params };
+        assert_eq!(
+            text(dequantize_rows(packed, &[1, 2], &mut [0.0; 6])),
+            "rows is 2 at index 1, expected row numbers from 0 to below 2"
+        );
+        assert!(text(dequantize_rows(packed, &[-1], &mut [0.0; 3])).starts_with("rows is -1 at index 0"));
+        assert!(text(dequantize_rows(packed, &[0], &mut [0.0; 6])).starts_with("out has shape (6,)"));
+    }
+
+    #[test]
+    fn stochastic_rounding_keeps_the_mean() {
+        let x = vec![0.3; 1 << 16];
+        let grid = Grid::new(&[x.len()], &[x.len()]).unwrap();
+        let mut out = vec![0; x.len()];
+        let params = QParams { scale: &[1.0], zero_point: &[0] };
+        quantize(&x, &grid, params, &encoding("uint8", Rounding::Stochastic), &mut out).unwrap();
+        let mean = out.iter().map(|&code| f64::from(code)).sum::<f64>() / x.len() as f64;
+        assert!((mean - 0.3).abs() < 0.01, "{mean}");
+    }
+
+    #[test]
+    fn dynamic_encoding_is_quantize() {
+        let x = data(301, 9);
+        let target = Target::new(format::find("uint8").unwrap(), false, false, ScaleType::Float32).unwrap();
+        let (qmin, qmax) = target.code_range();
+        let (scale, zero_point) = crate::qparams::one(-100.0, 100.0, &target);
+        let p = Affine { scale, zero_point, qmin, qmax };
+        let (mut codes, mut wide, mut out) = ([0u8; 301], [0i16; 301], [0u8; 301]);
+        encode(&x, p, &mut codes);
+        encode(&x, p, &mut wide);
+        let grid = Grid::new(&[301], &[301]).unwrap();
+        let params = QParams { scale: &[scale], zero_point: &[zero_point] };
+        quantize(&x, &grid, params, &encoding("uint8", Rounding::HalfEven), &mut out).unwrap();
+        assert_eq!(codes, out);
+        assert!(codes.iter().zip(wide).all(|(narrow, wide)| i16::from(*narrow) == wide));
+    }
+}
