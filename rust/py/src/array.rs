@@ -118,18 +118,17 @@ impl Arrays {
         let py = array.py();
         let array = of_type::<T>(name, array)?;
         let fields = fields(array);
-        let refuse =
-            |got: &str, expected: &str| Err(value_error(py, format!("{name} is {got}, expected {expected}")));
+        let refuse = |text: &str| Err(value_error(py, format!("{name} is {text}")));
         let data = fields.data.cast::<T>();
         if fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
-            return refuse("not C-contiguous", "np.ascontiguousarray of it");
+            return refuse("not C-contiguous; give np.ascontiguousarray of it");
         }
         let len = array.len();
         if len > 0 && !data.is_aligned() {
-            return refuse("misaligned", "memory aligned for its dtype: pass a copy");
+            return refuse("not aligned for its dtype; give a copy of it");
         }
         if written && fields.flags & NPY_ARRAY_WRITEABLE == 0 {
-            return refuse("read-only", "an array that can be written to");
+            return refuse("read-only; give an array that may be written");
         }
         let start = data.addr();
         self.note(py, Span { name, start, end: start + len * size_of::<T>(), written })?;
@@ -143,7 +142,7 @@ impl Arrays {
                 let (output, other) = (output.name, other.name);
                 return Err(value_error(
                     py,
-                    format!("{output} overlaps {other}, expected memory of its own"),
+                    format!("{output} overlaps {other} in memory; give an array of its own"),
                 ));
             }
         }
@@ -161,6 +160,11 @@ pub(crate) fn shape(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Ve
     Ok(untyped(name, "", array)?.shape().to_vec())
 }
 
+/// The length of an array's last axis, if it has axes.
+pub(crate) fn last_axis(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    Ok(untyped(name, "", array)?.shape().last().copied())
+}
+
 /// Whether `array` is a NumPy array with elements of type `T` in native byte order.
 pub(crate) fn holds<T: Element>(array: &Bound<'_, PyAny>) -> bool {
     array.cast::<PyUntypedArray>().is_ok_and(has_type::<T>)
@@ -176,6 +180,13 @@ pub(crate) fn zeros<T: Element>(py: Python<'_>, len: usize) -> PyResult<Bound<'_
         let array = PY_ARRAY_API.PyArray_Zeros(py, 1, dims.as_mut_ptr(), dtype, 0);
         Bound::from_owned_ptr_or_err(py, array)
     }
+}
+
+/// A new array that holds `values`.
+pub(crate) fn of_values<'py, T: Element>(py: Python<'py>, values: &[T]) -> PyResult<Bound<'py, PyAny>> {
+    let array = zeros::<T>(py, values.len())?;
+    Arrays::new().write("values", &array)?.copy_from_slice(values);
+    Ok(array)
 }
 
 fn untyped<'a, 'py>(

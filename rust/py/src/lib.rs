@@ -20,14 +20,21 @@ mod _core {
     use crate::error::InternalError;
 
     #[pymodule_export]
+    use crate::ops::codes::{dequantize, dequantize_rows, fake_quantize, pack, qparams, quantize, unpack};
+
+    #[pymodule_export]
+    use crate::ops::floats::{activate, layer_norm, softmax};
+
+    #[pymodule_export]
     use crate::ops::machine::{available_isas, get_num_threads, isa, set_isa, set_num_threads};
 
     #[pymodule_export]
-    const __version__: &str = env!("CARGO_PKG_VERSION");
+    use crate::ops::tables::{activations, formats, roundings, scale_dtypes};
 
-    /// Makes a missing NumPy an `ImportError` here, and not a failure of the first call.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.py().import("numpy").map(drop)
+        // Makes a missing NumPy an `ImportError` here, and not a failure of the first call.
+        module.py().import("numpy")?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
