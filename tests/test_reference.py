@@ -178,13 +178,23 @@ def test_fma_rounds_once():
 
 def test_linear_by_hand():
     x = np.float32([[1.0, -2.0, 0.5]])
-    weight = np.array([[1, 2, -3]]), np.float32([[0.5, 0.25]]), np.array([[0, 1]]), 2
+    weight = products.Weight(np.array([[1, 2, -3]]), np.float32([[0.5, 0.25]]), np.array([[0, 1]]), 2, "int4")
     # Group 0: 1·1 − 2·2 = −3, times 0.5; group 1: 0.5·(−3 − 1) = −2, times 0.25.
     assert products.linear_float(x, weight).tolist() == [[-2.0]]
     assert products.linear_float(x, weight, np.float32([1.0]), "relu").tolist() == [[0.0]]
     inputs = products.static(x, "int8", 0.5, 0, True)
     assert inputs[0].tolist() == [[2, -4, 1]]
     assert products.linear_integer(inputs, weight, np.float32([3.0])).tolist() == [[1.0]]
+
+
+def test_lane_sum_order():
+    """Sixteen lanes, then halves: 1 + 2⁻²⁴ is lost in one lane and kept across lanes."""
+    x = np.zeros(33, np.float32)
+    x[0], x[16], x[32] = 1, 2.0**-24, 2.0**-24
+    assert products.lane_sum(x) == 1
+    x[16], x[1], x[9] = 0, 2.0**-24, 2.0**-24
+    x[32] = 0
+    assert products.lane_sum(x) == 1 + 2.0**-23
 
 
 def test_layers_by_hand():

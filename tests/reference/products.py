@@ -1,10 +1,36 @@
 """Integer products and the quantized linear layer, in the order of operations of docs/numerics.md."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from .tensor import min_max, qparams, quantize
+from .tensor import bits_of, min_max, qparams, quantize
 
 F32 = np.float32
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight: codes (n, k), scale and zero_point (n, groups); group g covers k from g · group on."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    group: int
+    fmt: str
+
+    def groups(self):
+        """For each group, ascending: its slice of k, and the column of parameters."""
+        for g, start in enumerate(range(0, self.codes.shape[1], self.group)):
+            yield slice(start, min(start + self.group, self.codes.shape[1])), g
+
+    @property
+    def shift(self):
+        """What is added to codes and zero points before float32 is multiplied with them."""
+        bits, signed = bits_of(self.fmt), not self.fmt.startswith("u")
+        if bits <= 4:
+            return 2 ** (bits - 1) if signed else 0
+        return 0 if signed else -128
 
 
 def matmul_integer(a, b, a_zero_point=0, b_zero_point=0):
@@ -54,37 +80,43 @@ def static(x, fmt, scale, zero_point, narrow_range):
 
 
 def linear_integer(inputs, weight, bias=None, activation="none"):
-    """Codes times codes. `inputs` is one of the results above, `weight` is (codes, scale, zero_point, group).
+    """Codes times codes; `inputs` is one of the results above.
 
-    codes (n, k), scale and zero_point (n, groups): group g covers k from g·group on. For each group,
-    ascending: t is exact in integers; float32(t) · scale is added to the sum; then · input scale, + bias.
+    For each group, ascending: t is exact in integers; float32(t) · scale is added to the sum. Then · input
+    scale, + bias.
     """
-    (xq, xscale, xzp), (wq, wscale, wzp, group) = inputs, weight
-    k = wq.shape[1]
-    y = np.zeros((xq.shape[0], wq.shape[0]), F32)
-    for g, start in enumerate(range(0, k, group)):
-        part = slice(start, min(start + group, k))
-        t = matmul_integer(xq[:, part] - xzp, (wq[:, part] - wzp[:, g : g + 1]).T)
-        y = y + t.astype(F32) * wscale[:, g]
-    return _finish(y * xscale, bias, activation)
+    codes, scale, zero_point = inputs
+    y = np.zeros((codes.shape[0], weight.codes.shape[0]), F32)
+    for part, g in weight.groups():
+        t = matmul_integer(codes[:, part] - zero_point, (weight.codes[:, part] - weight.zero_point[:, [g]]).T)
+        y = y + t.astype(F32) * weight.scale[:, g]
+    return _finish(y * scale, bias, activation)
+
+
+def lane_sum(x):
+    """Sums along the last axis: element i goes to lane i mod 16, lanes are then added by halves."""
+    lanes = np.zeros((*x.shape[:-1], 16), F32)
+    for i in range(x.shape[-1]):
+        lanes[..., i % 16] += x[..., i]
+    for half in (8, 4, 2, 1):
+        lanes[..., :half] += lanes[..., half : 2 * half]
+    return lanes[..., :1]
 
 
 def linear_float(x, weight, bias=None, activation="none"):
-    """float32 input times codes; `weight` as in `linear_integer`.
+    """float32 input times codes, both codes and zero points shifted.
 
-    For each group, ascending: p is a chain of fused multiply-adds over ascending k, s the plain sum of x over
-    ascending k; t = p − zero_point · s; t · scale is added to the sum; then + bias.
+    For each group, ascending: p is a chain of fused multiply-adds over ascending k, s the lane sum of x;
+    t = p − zero_point · s; t · scale is added to the sum. Then + bias.
     """
-    wq, wscale, wzp, group = weight
-    m, k, n = x.shape[0], x.shape[1], wq.shape[0]
-    y = np.zeros((m, n), F32)
-    for g, start in enumerate(range(0, k, group)):
-        p, s = np.zeros((m, n), F32), np.zeros((m, 1), F32)
-        for i in range(start, min(start + group, k)):
-            p = fma(x[:, i : i + 1], wq[:, i], p)
-            s = s + x[:, i : i + 1]
-        t = p - wzp[:, g].astype(F32) * s
-        y = y + t * wscale[:, g]
+    codes, zero_point = weight.codes + weight.shift, (weight.zero_point + weight.shift).astype(F32)
+    y = np.zeros((x.shape[0], codes.shape[0]), F32)
+    for part, g in weight.groups():
+        p = np.zeros_like(y)
+        for i in range(part.start, part.stop):
+            p = fma(x[:, [i]], codes[:, i], p)
+        t = p - zero_point[:, g] * lane_sum(x[:, part])
+        y = y + t * weight.scale[:, g]
     return _finish(y, bias, activation)
 
 
@@ -92,7 +124,7 @@ def _finish(y, bias, activation):
     if bias is not None:
         y = y + bias
     if activation == "relu":
-        y = np.where(y > 0, y, F32(0))
+        y = np.where(y <= 0, F32(0), y)
     return y.astype(F32)
 
 

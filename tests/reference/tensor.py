@@ -5,9 +5,14 @@ import numpy as np
 from .rounding import round_to
 
 
+def bits_of(fmt):
+    """Bits of a code of `int1` … `int8`, `uint1` … `uint8`."""
+    return int(fmt.removeprefix("u").removeprefix("int"))
+
+
 def code_range(fmt, narrow_range=False):
     """Lowest and highest code of `int1` … `int8`, `uint1` … `uint8`."""
-    bits = int(fmt.removeprefix("u").removeprefix("int"))
+    bits = bits_of(fmt)
     lo, hi = (0, 2**bits - 1) if fmt.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return lo + narrow_range, hi
 
@@ -60,7 +65,7 @@ def qparams(lo, hi, fmt, symmetric, narrow_range=False, scale_dtype="float32"):
     hi = np.maximum(np.asarray(hi, np.float64), 0)
     empty = (lo == 0) & (hi == 0)
     if symmetric:
-        middle = 2 ** (int(fmt[4:]) - 1) if fmt.startswith("u") else 0
+        middle = 2 ** (bits_of(fmt) - 1) if fmt.startswith("u") else 0
         ends = [end / step for end, step in ((hi, qmax - middle), (lo, qmin - middle)) if step]
         scale = to_scale_dtype(np.where(empty, 1.0, np.maximum.reduce(ends)), scale_dtype)
         return scale, np.full(lo.shape, middle, np.int32)

@@ -20,11 +20,14 @@
 //! ```
 #![deny(missing_docs)]
 
+mod activation;
 mod error;
 mod finite;
 pub mod format;
+pub mod gemm;
 mod grid;
 pub mod isa;
+mod math;
 mod mem;
 mod pack;
 pub mod parallel;
@@ -32,6 +35,7 @@ mod qparams;
 mod quantize;
 mod rounding;
 
+pub use activation::{Activation, activate};
 pub use error::Error;
 pub use format::Format;
 pub use grid::{Cell, Grid, Runs};

@@ -22,6 +22,12 @@ pub type LineI32 = Line<i32, 16>;
 /// One float32 for each of sixteen columns.
 pub type LineF32 = Line<f32, 16>;
 
+impl<T: Copy + Default, const N: usize> Default for Line<T, N> {
+    fn default() -> Self {
+        Self::zero()
+    }
+}
+
 impl<T: Copy + Default, const N: usize> Line<T, N> {
     /// All elements zero.
     pub fn zero() -> Self {
@@ -30,15 +36,39 @@ impl<T: Copy + Default, const N: usize> Line<T, N> {
     }
 }
 
+/// Plain numbers: any bits are a value.
+pub(crate) trait Number: Copy + Default {}
+impl Number for i8 {}
+impl Number for u8 {}
+impl Number for i16 {}
+impl Number for u16 {}
+impl Number for i32 {}
+impl Number for u32 {}
+impl Number for f32 {}
+
+impl<T: Number, const N: usize> Line<T, N> {
+    /// The same 64 bytes read as numbers of another type.
+    #[inline(always)]
+    pub(crate) fn cast<U: Number, const M: usize>(&self) -> &Line<U, M> {
+        const { assert!(N * size_of::<T>() == 64 && M * size_of::<U>() == 64) };
+        // SAFETY: both types are 64 bytes at an alignment of 64 (checked above, `repr(align)`), and any bits
+        // are a value of a `Number`.
+        unsafe { &*std::ptr::from_ref(self).cast() }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod vector {
     use super::Line;
-    use std::arch::x86_64::{__m128i, __m256i, __m512i};
+    use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, __m512i};
 
-    /// Plain vector types: any bits are a value.
+    /// Plain vector types and pairs of them: any bits are a value.
     pub trait Vector: Copy {}
+    impl<V: Vector> Vector for [V; 2] {}
     impl Vector for __m128i {}
+    impl Vector for __m256 {}
     impl Vector for __m256i {}
+    impl Vector for __m512 {}
     impl Vector for __m512i {}
 
     impl<T: Copy, const N: usize> Line<T, N> {

@@ -138,6 +138,14 @@ struct Pool {
     entry: UnsafeCell<Option<Entry>>,
 }
 
+/// How the lock was found when it was taken.
+#[derive(PartialEq)]
+enum Lock {
+    Free,
+    /// Locked by a thread of the parent process, which does not exist in this one.
+    Inherited,
+}
+
 struct Entry {
     process: u32,
     workers: usize,
@@ -151,10 +159,12 @@ unsafe impl Sync for Pool {}
 impl Pool {
     fn get(&self, workers: usize) -> Option<Arc<ThreadPool>> {
         let process = std::process::id();
-        self.lock(process);
-        // SAFETY: the lock is ours, so no other thread of this process reads or writes the entry. A thread of
-        // the parent that held the lock during a fork may have left the entry half written only while
-        // replacing it, and `replace` writes the whole entry in one move after everything fallible is done.
+        if self.lock(process) == Lock::Inherited {
+            // SAFETY: the lock is ours. A thread of the parent was at work on the entry when it forked, so the
+            // old value may be half written: it is overwritten without being read or dropped.
+            unsafe { self.entry.get().write(None) };
+        }
+        // SAFETY: the lock is ours, so no other thread of this process reads or writes the entry.
         let entry = unsafe { &mut *self.entry.get() };
         let fits = entry.as_ref().is_some_and(|e| e.process == process && e.workers == workers);
         if !fits {
@@ -176,16 +186,16 @@ impl Pool {
         pool
     }
 
-    fn lock(&self, process: u32) {
+    fn lock(&self, process: u32) -> Lock {
         loop {
             match self.holder.compare_exchange_weak(0, process, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return Lock::Free,
                 Err(holder) if holder != 0 && holder != process => {
                     // Held by a thread of the parent when it forked: that thread is not in this process.
                     let taken =
                         self.holder.compare_exchange(holder, process, Ordering::Acquire, Ordering::Relaxed);
                     if taken.is_ok() {
-                        return;
+                        return Lock::Inherited;
                     }
                 }
                 Err(_) => std::thread::yield_now(),

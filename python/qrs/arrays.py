@@ -1,0 +1,171 @@
+"""What counts as an array: the one door in, and the one door out.
+
+The native module takes aligned, C-contiguous arrays in native byte order and nothing else. Here any accepted
+array-like becomes such an array, and a caller's ``out=`` is checked and, when it is strided, written through.
+Dtypes are never changed silently: what would lose values is refused by name.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import QrsTypeError, QrsValueError
+
+__all__ = ["as_float32", "as_int8", "deliver", "integer", "read_only", "target"]
+
+FLOATS = "float32, float64, float16 or bfloat16"
+
+
+def integer(value: object, name: str) -> int:
+    """Take an integer argument; a bool or a float is refused even where its value is whole."""
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise QrsTypeError(f"{name} is {value!r}, expected an integer")
+
+
+def plain(x: object, name: str) -> NDArray[Any]:
+    """View an array-like as a base-class ndarray, without a copy where it has memory of its own."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        masked = np.count_nonzero(x.mask)
+        raise QrsTypeError(f"{name} is a masked array with {masked} masked elements; fill them first")
+    if not isinstance(x, list | tuple):
+        # Whatever the object's own conversion raises is the better message and passes through.
+        return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise QrsValueError(f"{name} is not a rectangular array: {error}") from error
+
+
+def as_float32(x: object, name: str) -> NDArray[np.float32]:
+    """Turn an array-like into an aligned, C-contiguous float32 array in native byte order.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape and strides. float32 and float64 (rounded once), float16 and bfloat16 (exact) in either byte
+        order; Python numbers and nested lists of them. Bool, integer, complex, longdouble and object arrays
+        are refused, so that nothing is quantized by mistake.
+    name : str
+        The argument's name, for messages.
+
+    Returns
+    -------
+    ndarray of float32
+        Shares memory with ``x`` where no conversion is needed.
+
+    Raises
+    ------
+    QrsTypeError
+        If the dtype is not accepted, or a masked element would be used.
+    QrsValueError
+        If a finite float64 is too large for float32, or a nested list is ragged.
+
+    Examples
+    --------
+    >>> as_float32([[1, 2], [3, 4]], "x").dtype
+    dtype('float32')
+    """
+    source = plain(x, name)
+    dtype = source.dtype
+    # Python numbers have no dtype of their own, so whole ones among them stand for floats.
+    weak = isinstance(x, list | tuple | int) and not isinstance(x, bool) and dtype.kind in "iu"
+    if (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16" or weak:
+        with np.errstate(over="ignore"):
+            data: NDArray[np.float32] = np.asarray(source, dtype=np.float32, order="C")
+    else:
+        raise QrsTypeError(f"{name} has dtype {dtype}, expected {FLOATS}")
+    if dtype.kind == "f" and dtype.itemsize == 8:
+        lost = np.isinf(data) & np.isfinite(source)
+        if lost.any():
+            first = int(lost.argmax())
+            raise QrsValueError(
+                f"{name} has {np.count_nonzero(lost)} finite values too large for float32, the first "
+                f"{source.flat[first]} at flat index {first}"
+            )
+    return data if data.flags.aligned else data.copy()
+
+
+def as_int8(x: object, name: str) -> NDArray[Any]:
+    """Turn an array of int8 or uint8 into a C-contiguous one of the same dtype; other dtypes are refused."""
+    source = plain(x, name)
+    if source.dtype not in (np.int8, np.uint8):
+        raise QrsTypeError(f"{name} has dtype {source.dtype}, expected int8 or uint8")
+    return np.asarray(source, order="C")
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """View an array without the right to write; one that its owner could still change is copied first."""
+    view = array.copy() if array.flags.writeable else array.view()
+    view.flags.writeable = False
+    return view
+
+
+def shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Tell whether two arrays have a byte in common; a case too hard to decide counts as yes."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # any effort is legal
+    except np.exceptions.TooHardError:
+        return True
+
+
+def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **inputs: object) -> NDArray[Any]:
+    """Check ``out=`` and give the array that the native call fills; `deliver` then hands the result back.
+
+    Parameters
+    ----------
+    out : ndarray or None
+        What the caller gave. ``None`` asks for a new array.
+    shape, dtype
+        What the result has; ``out`` must have just these.
+    **inputs
+        The call's array arguments by name: ``out`` may not share memory with any of them.
+
+    Returns
+    -------
+    ndarray
+        C-contiguous and aligned: ``out`` itself where it is that, a new array otherwise.
+
+    Raises
+    ------
+    QrsTypeError
+        If ``out`` is no ndarray or has another dtype.
+    QrsValueError
+        If ``out`` has another shape, is read-only, or overlaps an input.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise QrsTypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
+    if out.dtype != dtype:
+        raise QrsTypeError(
+            f"out has dtype {out.dtype.str}, expected {np.dtype(dtype).name} in native byte order"
+        )
+    if out.shape != shape:
+        raise QrsValueError(f"out has shape {out.shape}, expected {shape}")
+    if not out.flags.writeable:
+        raise QrsValueError("out is read-only; give an array that may be written")
+    for name, value in inputs.items():
+        if value is not None and shares_memory(out, np.asarray(value)):
+            raise QrsValueError(f"out overlaps {name} in memory; give an array of its own")
+    if out.flags.c_contiguous and out.flags.aligned:
+        return np.asarray(out)
+    return np.empty(shape, dtype)
+
+
+def deliver(filled: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    """Hand over what `target` gave and the native call filled, through ``out`` where it is strided."""
+    if out is None:
+        return filled
+    if not np.may_share_memory(filled, out):
+        out[...] = filled
+    return out

@@ -1,0 +1,265 @@
+"""A model in one file: arrays in a safetensors container, graph and recipe as JSON in its metadata.
+
+``__metadata__`` holds ``format`` (``"qrs-model"``), ``version``, ``graph`` and ``recipe``. The graph lists
+nodes; each layer names its registered id, its attributes, its arrays and its inner layers. A float array is
+stored under ``path/field``. A quantized one is stored as ``path/field.codes`` (packed bytes), ``.scale`` (in
+the scheme's ``scale_dtype``; bfloat16 as the upper 16 bits) and, unless its scheme is symmetric,
+``.zero_point`` (one byte a cell); its scheme and shape stand in the graph. An array that several layers share
+is stored once.
+
+Nothing in a file is executed, and nothing is used before it was checked. A load maps the file: codes and
+float32 arrays are views of it, so several processes share one copy in memory. Do not truncate a file that is
+in use: reading a lost page ends a process with SIGBUS. Replace it instead, as ``Model.save`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import container
+from .errors import FormatError, QrsError
+from .model import Model, Node
+from .nn.base import Layer, Weight, identity
+from .qtensor import QTensor
+from .recipe import Recipe
+from .scheme import Scheme
+
+__all__ = ["load", "save"]
+
+_FORMAT = "qrs-model"
+_VERSION = "1"
+_MAX_DEPTH = 32
+
+
+def save(model: Model, path: container.Path) -> None:
+    """Write a model to one file, completely or not at all; ``model.save(path)`` is the same.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; a former file stays as it was.
+    """
+    writer = _Writer()
+    nodes = [
+        {
+            "name": node.name,
+            "inputs": list(node.inputs),
+            "output": node.output,
+            "layer": writer.layer(node.name, node.layer),
+        }
+        for node in model.nodes
+    ]
+    graph = {
+        "inputs": list(model.inputs),
+        "outputs": list(model.outputs),
+        "nodes": nodes,
+        "quantized": writer.quantized,
+    }
+    metadata = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "graph": json.dumps(graph, separators=(",", ":"), allow_nan=False),
+        "recipe": json.dumps(None if model.recipe is None else model.recipe.to_dict(), separators=(",", ":")),
+    }
+    container.write(path, writer.arrays, metadata)
+
+
+def load(path: container.Path, *, verify: bool = True) -> Model:
+    """Read a model that ``Model.save`` wrote; arrays are read-only views of the mapped file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    verify : bool, default True
+        Compare every array with its checksum, which reads the file once. With False only structure, header
+        checksum, scales and zero points are checked, and pages are read when they are used.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        When the file is damaged, from a newer version or something else; the message names the field.
+    OSError
+        When the file cannot be opened.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, qrs
+    >>> model = qrs.Model.chain({"head": qrs.nn.Linear(np.eye(2, dtype=np.float32))})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(os.path.join(folder, "model.qrs"))
+    ...     print(qrs.load(os.path.join(folder, "model.qrs")))
+    Model(x) -> y
+      y = head: Linear(weight=float32[2, 2]) of (x)
+    """
+    arrays, metadata = container.read(path, verify)
+    container.expect(path, metadata, _FORMAT, _VERSION, {"graph", "recipe"})
+    graph = container.parse_json(metadata["graph"], f"{path}: graph")
+    recipe = container.parse_json(metadata["recipe"], f"{path}: recipe")
+    fields = _object(graph, "graph", {"inputs", "outputs", "nodes", "quantized"})
+    reader = _Reader(arrays, _object(fields["quantized"], "graph.quantized"))
+    try:
+        nodes = [reader.node(i, node) for i, node in enumerate(_list(fields["nodes"], "graph.nodes"))]
+        reader.check_all_used()
+        inputs, outputs = _names(fields["inputs"], "graph.inputs"), _names(fields["outputs"], "graph.outputs")
+        return Model(nodes, inputs, outputs, None if recipe is None else Recipe.from_dict(recipe))
+    except QrsError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+class _Writer:
+    """Collects the arrays of layers, each once."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.quantized: dict[str, Any] = {}
+        self._entries: dict[tuple[Any, ...], str] = {}
+
+    def layer(self, path: str, layer: Layer) -> dict[str, Any]:
+        return {
+            "id": layer.id,
+            "attributes": layer.attributes(),
+            "arrays": {
+                field: self._entry(f"{path}/{field}", array) for field, array in layer.arrays().items()
+            },
+            "layers": {
+                field: self.layer(f"{path}/{field}", inner) for field, inner in layer.layers().items()
+            },
+        }
+
+    def _entry(self, name: str, array: Weight) -> str:
+        known = self._entries.setdefault(identity(array), name)
+        if known != name:
+            return known
+        if not isinstance(array, QTensor):
+            self.arrays[name] = array
+            return name
+        self.quantized[name] = {"scheme": array.scheme.to_dict(), "shape": list(array.shape)}
+        self.arrays[f"{name}.codes"] = array.codes
+        self.arrays[f"{name}.scale"] = _stored_scale(array)
+        if not array.scheme.symmetric:
+            self.arrays[f"{name}.zero_point"] = array.zero_point.astype(_zero_point_dtype(array.scheme))
+        return name
+
+
+class _Reader:
+    """Rebuilds layers from a graph, and each array once."""
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], quantized: Mapping[str, Any]) -> None:
+        self._arrays = arrays
+        self._quantized = quantized
+        self._built: dict[str, Weight] = {}
+        self._used: set[str] = set()
+
+    def node(self, index: int, data: Any) -> Node:
+        what = f"graph.nodes[{index}]"
+        fields = _object(data, what, {"name", "inputs", "output", "layer"})
+        for key in ("name", "output"):
+            if not isinstance(fields[key], str) or not fields[key]:
+                raise FormatError(f"{what}.{key} is {fields[key]!r}, expected a name")
+        layer = self._layer(fields["name"], fields["layer"], 0)
+        return Node(fields["name"], layer, _names(fields["inputs"], f"{what}.inputs"), fields["output"])
+
+    def check_all_used(self) -> None:
+        spare = sorted(set(self._arrays) - self._used) + sorted(set(self._quantized) - set(self._built))
+        if spare:
+            raise FormatError(f"arrays {spare} belong to no layer")
+
+    def _layer(self, path: str, data: Any, depth: int) -> Layer:
+        if depth > _MAX_DEPTH:
+            raise FormatError(f"layer {path!r} is nested more than {_MAX_DEPTH} deep")
+        fields = _object(data, f"layer {path!r}", {"id", "attributes", "arrays", "layers"})
+        parts: dict[str, Any] = {}
+        for field, entry in _object(fields["arrays"], f"arrays of layer {path!r}").items():
+            if not isinstance(entry, str):
+                raise FormatError(f"array {field!r} of layer {path!r} is {entry!r}, expected a name")
+            parts[field] = self._array(entry)
+        for field, inner in _object(fields["layers"], f"layers of layer {path!r}").items():
+            parts[field] = self._layer(f"{path}/{field}", inner, depth + 1)
+        attributes = _object(fields["attributes"], f"attributes of layer {path!r}")
+        try:
+            return Layer.by_id(fields["id"]).from_parts(parts, attributes)
+        except (QrsError, TypeError) as error:
+            raise FormatError(f"layer {path!r}: {error}") from error
+
+    def _array(self, entry: str) -> Weight:
+        if entry not in self._built:
+            self._built[entry] = self._qtensor(entry) if entry in self._quantized else self._take(entry)
+        return self._built[entry]
+
+    def _qtensor(self, entry: str) -> QTensor:
+        fields = _object(self._quantized[entry], f"graph.quantized[{entry!r}]", {"scheme", "shape"})
+        try:
+            scheme = Scheme.from_dict(fields["scheme"])
+            scale = _loaded_scale(entry, self._take(f"{entry}.scale"), scheme)
+            if scheme.symmetric:
+                zero_point: Any = 0 if scheme.format.signed else 1 << (scheme.format.bits - 1)
+            else:
+                zero_point = self._take(f"{entry}.zero_point")
+                if zero_point.dtype != _zero_point_dtype(scheme):
+                    raise FormatError(
+                        f"zero_point has dtype {zero_point.dtype}, expected {_zero_point_dtype(scheme)}"
+                    )
+            shape = _list(fields["shape"], "shape")
+            return QTensor.from_parts(self._take(f"{entry}.codes"), scale, zero_point, scheme, tuple(shape))
+        except (QrsError, TypeError) as error:
+            raise FormatError(f"array {entry!r}: {error}") from error
+
+    def _take(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            raise FormatError(f"array {name!r} is missing")
+        self._used.add(name)
+        return self._arrays[name]
+
+
+def _zero_point_dtype(scheme: Scheme) -> np.dtype[Any]:
+    return np.dtype(np.int8 if scheme.format.signed else np.uint8)
+
+
+def _stored_scale(q: QTensor) -> NDArray[Any]:
+    if q.scheme.scale_dtype == "float16":
+        return q.scale.astype(np.float16)
+    if q.scheme.scale_dtype == "bfloat16":
+        return (q.scale.view(np.uint32) >> 16).astype(np.uint16)
+    return q.scale
+
+
+def _loaded_scale(entry: str, stored: NDArray[Any], scheme: Scheme) -> NDArray[np.float32]:
+    dtype = {"float16": np.float16, "bfloat16": np.uint16}.get(scheme.scale_dtype, np.float32)
+    if stored.dtype != dtype:
+        raise FormatError(
+            f"scale has dtype {stored.dtype}, expected {np.dtype(dtype)} for {scheme.scale_dtype}"
+        )
+    if scheme.scale_dtype == "bfloat16":
+        wide: NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
+        return wide
+    return stored.astype(np.float32, copy=False)
+
+
+def _object(data: Any, what: str, fields: set[str] | None = None) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise FormatError(f"{what} is a {type(data).__name__}, expected an object")
+    if fields is not None and set(data) != fields:
+        raise FormatError(f"{what} has fields {sorted(data)}, expected {sorted(fields)}")
+    return data
+
+
+def _list(data: Any, what: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise FormatError(f"{what} is a {type(data).__name__}, expected a list")
+    return data
+
+
+def _names(data: Any, what: str) -> list[str]:
+    names = _list(data, what)
+    if not all(isinstance(name, str) for name in names):
+        raise FormatError(f"{what} is {names!r}, expected a list of names")
+    return names

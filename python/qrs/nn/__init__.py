@@ -1,0 +1,22 @@
+"""Layers: functions with named arrays, in floats or in codes."""
+
+from .activation import Activation
+from .attention import MultiHeadAttention
+from .base import Layer
+from .combine import Add, MeanPool
+from .embedding import Embedding, Positions
+from .linear import Linear
+from .norm import LayerNorm, Normalize
+
+__all__ = [
+    "Activation",
+    "Add",
+    "Embedding",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "MeanPool",
+    "MultiHeadAttention",
+    "Normalize",
+    "Positions",
+]

@@ -1,0 +1,217 @@
+"""What a layer is: a function with named parts.
+
+A layer is a frozen dataclass. Each field is one part of it: an array (``ndarray`` or ``QTensor``), an inner
+layer, or a plain attribute (a number, a string, ``None``). From the fields follow, for every layer alike, how
+it is saved, rebuilt, listed and changed; an author writes the fields and ``forward``. There are no quantized
+twins: a quantized layer is the same layer with a ``QTensor`` in a weight slot.
+
+The thread of names through nested calls is kept here too (:func:`call`): an error says which layer of the
+model it came from, and a watcher (:func:`watching`) sees the inputs of inner layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import as_float32
+from ..errors import QrsError, QrsValueError
+from ..qtensor import QTensor
+from ..registry import Registered
+
+__all__ = ["Layer", "Weight", "call", "watching"]
+
+F32: TypeAlias = NDArray[np.float32]
+Weight: TypeAlias = F32 | QTensor
+Watch: TypeAlias = Callable[[str, tuple[NDArray[Any], ...]], None]
+L = TypeVar("L", bound="Layer")
+
+_path: ContextVar[str] = ContextVar("qrs_layer_path", default="")
+_watch: ContextVar[Watch | None] = ContextVar("qrs_layer_watch", default=None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Layer(Registered, kind="layer"):
+    """Base of all layers: subclass it as a frozen dataclass with an ``id`` and write ``forward``.
+
+    Attributes
+    ----------
+    slots : tuple of str
+        Class attribute: the fields whose array a recipe may quantize. The default is none.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, eq=False, repr=False)
+    ... class Scale(Layer, id="doctest-scale"):
+    ...     factor: float = 1.0
+    ...     def forward(self, x):
+    ...         return x * np.float32(self.factor)
+    >>> Scale(2.0)(np.float32([1, 2])), Scale(2.0).attributes()
+    (array([2., 4.], dtype=float32), {'factor': 2.0})
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def forward(self, *inputs: Any) -> NDArray[Any]:
+        """Compute the output; inputs are arrays, optional ones may be left out."""
+
+    def __call__(self, *inputs: Any) -> NDArray[Any]:
+        """Compute the output, as ``forward`` does."""
+        return self.forward(*inputs)
+
+    def arrays(self) -> dict[str, Weight]:
+        """Return the arrays by field name; absent ones are left out."""
+        return {name: part for name, part in self._parts() if isinstance(part, np.ndarray | QTensor)}
+
+    def layers(self) -> dict[str, Layer]:
+        """Return the inner layers by field name; most layers have none."""
+        return {name: part for name, part in self._parts() if isinstance(part, Layer)}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the remaining fields; a layer whose fields JSON cannot hold converts them here."""
+        return {
+            name: part for name, part in self._parts() if not isinstance(part, np.ndarray | QTensor | Layer)
+        }
+
+    @classmethod
+    def from_parts(cls: type[L], arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> L:
+        """Rebuild a layer from what ``arrays`` (with ``layers``) and ``attributes`` gave.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray, QTensor or Layer
+        attributes : mapping of str to JSON value
+
+        Raises
+        ------
+        QrsValueError
+            When names are missing or unknown; the message lists both.
+        """
+        given = {**attributes, **arrays}
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        extra = sorted(set(given) - set(fields))
+        required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
+        missing = [n for n in required if n not in given]
+        if extra or missing:
+            raise QrsValueError(
+                f"{cls.id}: missing parts {missing}, unknown parts {extra}, known {list(fields)}"
+            )
+        return cls(**given)
+
+    def replace(self: L, **parts: Any) -> L:
+        """Return a copy with some fields changed; every check of the constructor runs again."""
+        return dataclasses.replace(self, **parts)
+
+    def __repr__(self) -> str:
+        shown = []
+        for name, part in self._parts():
+            if isinstance(part, np.ndarray):
+                shown.append(f"{name}={part.dtype}{list(part.shape)}")
+            elif isinstance(part, QTensor):
+                shown.append(f"{name}={part.scheme.dtype}{list(part.shape)}")
+            elif part is not None:
+                shown.append(f"{name}={part!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        for field in dataclasses.fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+def call(name: str, layer: Layer, *inputs: Any) -> NDArray[Any]:
+    """Call a layer under its name; inside another named call the names join with ``/``.
+
+    Composite layers call their inner layers through this, and ``Model.run`` its nodes, so that
+    ``"block/query"`` is what a watcher sees and what an error says.
+
+    Raises
+    ------
+    QrsError
+        What the layer raised, of the same class, with the path of the layer in front.
+    """
+    outer = _path.get()
+    path = f"{outer}/{name}" if outer else name
+    token = _path.set(path)
+    try:
+        watch = _watch.get()
+        if watch is not None:
+            watch(path, inputs)
+        return layer(*inputs)
+    except QrsError as error:
+        raise named(path, error) from error
+    finally:
+        _path.reset(token)
+
+
+def named(path: str, error: QrsError) -> QrsError:
+    """Return the error with the layer's path in front, unless an inner layer has set its own."""
+    if getattr(error, "layer", None) is not None:
+        return error
+    told = type(error)(f"layer {path!r}: {error}")
+    told.layer = path  # type: ignore[attr-defined]
+    return told
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Call ``watch(path, inputs)`` before every layer call in the ``with`` block, in this thread only."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def weight(value: Any, name: str, ndim: int) -> Weight:
+    """Accept a weight slot's value: a QTensor as it is, anything else as a frozen float32 array."""
+    if not isinstance(value, QTensor):
+        return frozen(value, name, ndim)
+    if len(value.shape) != ndim:
+        raise QrsValueError(f"{name} has shape {value.shape}, expected {ndim} dimensions")
+    return value
+
+
+def frozen(value: Any, name: str, ndim: int) -> F32:
+    """Accept a float array of a layer, as contiguous float32 that cannot be written to through the layer.
+
+    Memory is shared with the caller where no conversion is needed: weights are large, and two layers built
+    from one array keep sharing it.
+    """
+    array = as_float32(value, name)
+    if array.ndim != ndim:
+        raise QrsValueError(f"{name} has shape {array.shape}, expected {ndim} dimensions")
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def identity(array: Weight) -> tuple[Any, ...]:
+    """Return a key that two arrays share when they are the same memory, seen alike."""
+    if isinstance(array, QTensor):
+        return (id(array),)
+    return (array.ctypes.data, array.shape, array.strides)
+
+
+def vector(value: Any, name: str, length: int) -> F32 | None:
+    """Accept an optional one-dimensional float array of a given length."""
+    if value is None:
+        return None
+    array = frozen(value, name, 1)
+    if len(array) != length:
+        raise QrsValueError(f"{name} has length {len(array)}, expected {length}")
+    return array
+
+
+def width(x: F32, expected: int, what: str) -> None:
+    """Check the last axis of an input."""
+    if x.ndim == 0 or x.shape[-1] != expected:
+        raise QrsValueError(f"x has shape {x.shape}, expected (..., {expected}) for {what}")

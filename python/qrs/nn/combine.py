@@ -1,0 +1,79 @@
+"""Layers that bring several values of a graph together: sums and means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..arrays import as_float32
+from ..errors import QrsValueError
+from .base import F32, Layer
+
+__all__ = ["Add", "MeanPool"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Layer, id="add"):
+    """Add two arrays of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> qrs.nn.Add()(np.float32([1]), np.float32([2]))
+    array([3.], dtype=float32)
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> F32:
+        """Return ``a + b``, float32; a ``QrsValueError`` tells both shapes when they differ."""
+        left, right = as_float32(a, "a"), as_float32(b, "b")
+        if left.shape != right.shape:
+            raise QrsValueError(f"b has shape {right.shape}, expected {left.shape} like a")
+        return left + right
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MeanPool(Layer, id="mean_pool"):
+    """Average the vectors of a sequence, weighted by ``exp(mask)``.
+
+    The mask is the one attention takes: 0 keeps a position, a large negative number leaves it out.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> qrs.nn.MeanPool()(np.float32([[[1], [3], [9]]]), np.float32([[0, 0, -1e9]]))
+    array([[2.]], dtype=float32)
+    """
+
+    def forward(self, x: ArrayLike, mask: ArrayLike | None = None) -> F32:
+        """Average over the axis before the last.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (..., n, width)
+        mask : ndarray of float32, shape (..., n), optional
+
+        Returns
+        -------
+        ndarray of float32, shape (..., width)
+
+        Raises
+        ------
+        QrsValueError
+            When ``x`` has no sequence to average, or the mask has another shape.
+        """
+        array = as_float32(x, "x")
+        if array.ndim < 2 or array.shape[-2] == 0:
+            raise QrsValueError(f"x has shape {array.shape}, expected (..., n, width) with n >= 1")
+        if mask is None:
+            mean: F32 = array.mean(axis=-2)
+            return mean
+        bias = as_float32(mask, "mask")
+        if bias.shape != array.shape[:-1]:
+            raise QrsValueError(f"mask has shape {bias.shape}, expected {array.shape[:-1]}")
+        # Relative to the largest entry the weights cannot all vanish, whatever constant the mask carries.
+        share = np.exp(bias - bias.max(axis=-1, keepdims=True))
+        share /= share.sum(axis=-1, keepdims=True)
+        pooled: F32 = np.matmul(share[..., None, :], array)[..., 0, :]
+        return pooled

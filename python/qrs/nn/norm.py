@@ -1,0 +1,103 @@
+"""Layers that bring vectors to a common size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _core
+from ..arrays import as_float32
+from ..errors import QrsValueError
+from .base import F32, Layer, frozen, vector, width
+
+__all__ = ["LayerNorm", "Normalize"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerNorm(Layer, id="layer_norm"):
+    r"""Layer normalisation over the last axis, with an optional residual added first.
+
+    .. math:: y = \frac{s - mean(s)}{\sqrt{var(s) + eps}} w + b, \quad s = x + residual
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (width,)
+    bias : ndarray of float32, shape (width,), optional
+    eps : float, default 1e-5
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> norm = qrs.nn.LayerNorm(np.ones(2, np.float32), eps=0.0)
+    >>> norm(np.float32([[1, 3]]))
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    weight: F32
+    bias: F32 | None = None
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight, "weight", 1))
+        object.__setattr__(self, "bias", vector(self.bias, "bias", len(self.weight)))
+        object.__setattr__(self, "eps", float(self.eps))
+        if not 0.0 <= self.eps < np.inf:
+            raise QrsValueError(f"eps is {self.eps}, expected a finite number >= 0")
+
+    def forward(self, x: ArrayLike, residual: ArrayLike | None = None) -> F32:
+        """Normalise ``x``, or ``x + residual``.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (..., width)
+        residual : ndarray of float32, shape of ``x``, optional
+
+        Returns
+        -------
+        ndarray of float32, shape of ``x``
+
+        Raises
+        ------
+        QrsValueError
+            When the last axis is not as wide as the weight, or the shapes differ.
+        """
+        array = as_float32(x, "x")
+        width(array, len(self.weight), f"a weight of shape {self.weight.shape}")
+        other = None if residual is None else as_float32(residual, "residual")
+        if other is not None and other.shape != array.shape:
+            raise QrsValueError(f"residual has shape {other.shape}, expected {array.shape} like x")
+        out = np.empty_like(array)
+        _core.layer_norm(array, other, self.weight, self.bias, self.eps, out)
+        return out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Normalize(Layer, id="normalize"):
+    """Divide each vector along the last axis by its Euclidean length: ``y = x / max(|x|, eps)``.
+
+    Parameters
+    ----------
+    eps : float, default 1e-12
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> qrs.nn.Normalize()(np.float32([3, 4]))
+    array([0.6, 0.8], dtype=float32)
+    """
+
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.eps < np.inf:
+            raise QrsValueError(f"eps is {self.eps}, expected a finite number > 0")
+
+    def forward(self, x: ArrayLike) -> F32:
+        """Return the vectors with length one, float32, of the shape of ``x``; a zero vector stays zero."""
+        array = as_float32(x, "x")
+        length: Any = np.sqrt(np.sum(array * array, axis=-1, keepdims=True))
+        y: F32 = array / np.maximum(length, np.float32(self.eps))
+        return y

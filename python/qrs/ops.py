@@ -1,0 +1,389 @@
+"""Functions on arrays: quantize, fake-quantize and the products, and what may stand in a product's ``input``.
+
+Everything that a caller chooses is checked here; the native calls below do arithmetic only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .arrays import as_float32, as_int8, deliver, integer, target
+from .errors import NotCalibratedError, QrsTypeError, QrsValueError
+from .qtensor import QTensor, packed_bytes
+from .registry import unknown
+from .scheme import QParams, Scheme, per_tensor, per_token
+
+__all__ = ["Dynamic", "RangeSource", "Static", "fake_quantize", "linear", "matmul_integer", "quantize"]
+
+ACTIVATIONS = tuple(_core.activations())
+LARGEST = np.finfo(np.float32).max
+
+
+@runtime_checkable
+class RangeSource(Protocol):
+    """What a `Static` input takes its parameters from; every observer is one."""
+
+    def qparams(self, scheme: Scheme) -> QParams:
+        """Give the parameters for what was seen."""
+        ...
+
+
+def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, ...]) -> Scheme:
+    scheme = Scheme.of(value)
+    if scheme.granularity not in granularities:
+        allowed = " or ".join(repr(one) for one in granularities)
+        raise QrsValueError(f"{name} input is {scheme.granularity!r}, expected {allowed}")
+    for field, only in (("rounding", "half_even"), ("scale_dtype", "float32")):
+        if getattr(scheme, field) != only:
+            raise QrsValueError(f"{name} input has {field} {getattr(scheme, field)!r}, expected {only!r}")
+    return scheme
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """An input whose parameters are computed from each call's own values.
+
+    Parameters
+    ----------
+    scheme : Scheme or str
+        `per_token` (one scale for each row, the more accurate) or `per_tensor`.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> Dynamic(qrs.Scheme("int8", qrs.per_token))
+    Dynamic(scheme=Scheme('int8', per_token))
+    """
+
+    scheme: Scheme
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scheme", _input_scheme(self.scheme, "Dynamic", (per_token, per_tensor)))
+
+    def native(self) -> _core.Input:
+        """Say the same to the native products."""
+        s = self.scheme
+        return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
+
+
+@dataclass(frozen=True)
+class Static:
+    """An input whose parameters are known before the call, from calibration.
+
+    Parameters
+    ----------
+    scheme : Scheme or str
+        `per_tensor`.
+    observer : RangeSource, optional
+        What calibration collects the range with, an observer without data; calibration's default if ``None``.
+    qparams : QParams, optional
+        The parameters, once they are known. A product needs them.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> s = qrs.Scheme("uint8")
+    >>> Static(s, qparams=s.qparams(-1.0, 3.0)).scheme
+    Scheme('uint8')
+    """
+
+    scheme: Scheme
+    observer: RangeSource | None = None
+    qparams: QParams | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scheme", _input_scheme(self.scheme, "Static", (per_tensor,)))
+        if self.observer is not None and not isinstance(self.observer, RangeSource):
+            raise QrsTypeError(f"observer is {self.observer!r}, expected an observer such as MinMax()")
+        if self.qparams is not None:
+            self.scheme.check_qparams(self.qparams, ())
+
+    def native(self) -> _core.Input:
+        """Say the same to the native products.
+
+        Raises
+        ------
+        NotCalibratedError
+            If there are no ``qparams`` yet.
+        """
+        if self.qparams is None:
+            raise NotCalibratedError(f"Static({self.scheme!r}) has no qparams; calibrate, or give qparams=")
+        scale, zero_point = float(self.qparams.scale), int(self.qparams.zero_point)
+        return _core.Input.static_(self.scheme.dtype, scale, zero_point, self.scheme.narrow_range)
+
+
+def _fit(data: NDArray[np.float32], scheme: Scheme, check_finite: bool) -> QParams:
+    """Compute a scheme's parameters from the array that is to be quantized."""
+    shape = scheme.params_shape(data.shape)
+    if not data.size:
+        zeros = np.zeros(shape, np.float32)
+        return scheme.qparams(zeros, zeros)
+    lo, hi = _core.min_max(data, scheme.block(data.shape), check_finite)
+    if not check_finite:
+        # An infinity counts as the largest finite value; a cell of nothing but NaN as a cell of zeros.
+        empty = ~(lo <= hi)
+        lo = np.where(empty, np.float32(0), np.clip(lo, -LARGEST, LARGEST))
+        hi = np.where(empty, np.float32(0), np.clip(hi, -LARGEST, LARGEST))
+    return scheme.qparams(lo.reshape(shape), hi.reshape(shape))
+
+
+def _parameters(
+    data: NDArray[np.float32], scheme: Scheme, qparams: QParams | None, check_finite: bool
+) -> tuple[QParams, NDArray[np.float32], NDArray[np.int32]]:
+    """Take the given parameters or fit them, and flatten them for the native calls."""
+    if qparams is None:
+        qparams = _fit(data, scheme, check_finite)
+    else:
+        scheme.check_qparams(qparams, data.shape)
+    return qparams, qparams.scale.reshape(-1), qparams.zero_point.reshape(-1)
+
+
+def _seed(seed: int) -> int:
+    number = integer(seed, "seed")
+    if not 0 <= number < 1 << 64:
+        raise QrsValueError(f"seed is {number}, expected 0 to 2**64 - 1")
+    return number
+
+
+def quantize(
+    x: ArrayLike,
+    scheme: Scheme | str,
+    *,
+    qparams: QParams | None = None,
+    seed: int = 0,
+    check_finite: bool = True,
+) -> QTensor:
+    """Quantize an array: ``code = clamp(round(x / scale)) + zero_point``.
+
+    Parameters
+    ----------
+    x : array_like of float
+        Any shape, strides and byte order; float64 is rounded to float32 first.
+    scheme : Scheme or str
+        How; ``"int8"`` stands for ``Scheme("int8")``.
+    qparams : QParams, optional
+        Scale and zero point of each cell; computed from ``x`` by the scheme's ``fit`` if not given.
+    seed : int, default 0
+        Key of stochastic rounding, 0 to 2**64 - 1: equal seeds give equal codes.
+    check_finite : bool, default True
+        Refuse NaN and infinities. Otherwise NaN becomes 0.0 and an infinity the end of the code range.
+
+    Returns
+    -------
+    QTensor
+        Of the shape of ``x``.
+
+    Raises
+    ------
+    QrsTypeError
+        If ``x`` is not an array of floats.
+    QrsValueError
+        If ``x`` is not finite (the message counts and locates), or ``qparams`` does not fit scheme and shape.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> q = qrs.quantize([0.0, 1.0, 2.0, 3.0], "uint2")
+    >>> q.unpack()
+    array([0, 1, 2, 3], dtype=uint8)
+    """
+    scheme = Scheme.of(scheme)
+    seed = _seed(seed)
+    data = as_float32(x, "x")
+    params, scale, zero_point = _parameters(data, scheme, qparams, check_finite)
+    codes = np.empty(packed_bytes(scheme.format.bits, data.size), np.uint8)
+    if data.size:
+        block = scheme.block(data.shape)
+        _core.quantize(
+            data,
+            block,
+            scale,
+            zero_point,
+            scheme.dtype,
+            scheme.narrow_range,
+            scheme.rounding,
+            seed,
+            check_finite,
+            codes,
+        )
+    codes.flags.writeable = False
+    return QTensor(codes, params, scheme, data.shape)
+
+
+def fake_quantize(
+    x: ArrayLike,
+    scheme: Scheme | str,
+    *,
+    qparams: QParams | None = None,
+    seed: int = 0,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Round an array to the values of its codes: ``quantize(x, scheme).dequantize()``, bit for bit.
+
+    Parameters
+    ----------
+    x, scheme, qparams, seed
+        As in `quantize`.
+    out : ndarray of float32, shape of ``x``, optional
+        Filled and returned; any strides.
+
+    Returns
+    -------
+    ndarray of float32, shape of ``x``
+        With ``qparams`` given, NaN stays NaN and an infinity becomes the end of the range. Without them the
+        values set the range and must be finite.
+
+    Raises
+    ------
+    QrsTypeError, QrsValueError
+        As `quantize`, and if ``out`` has another dtype or shape, is read-only, or overlaps ``x``.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.fake_quantize([0.2, 1.1, 3.0], "uint2")
+    array([0., 1., 3.], dtype=float32)
+    """
+    scheme = Scheme.of(scheme)
+    seed = _seed(seed)
+    data = as_float32(x, "x")
+    filled = target(out, data.shape, np.float32, x=x)
+    _, scale, zero_point = _parameters(data, scheme, qparams, True)
+    if data.size:
+        block = scheme.block(data.shape)
+        _core.fake_quantize(
+            data, block, scale, zero_point, scheme.dtype, scheme.narrow_range, scheme.rounding, seed, filled
+        )
+    return deliver(filled, out)
+
+
+def _operand_zero_point(value: int, name: str, operand: NDArray[Any]) -> int:
+    number = integer(value, name)
+    limits = np.iinfo(operand.dtype)
+    if not limits.min <= number <= limits.max:
+        raise QrsValueError(f"{name} is {number}, expected {limits.min} to {limits.max} of {operand.dtype}")
+    return number
+
+
+def matmul_integer(
+    a: ArrayLike,
+    b: ArrayLike,
+    a_zero_point: int = 0,
+    b_zero_point: int = 0,
+    out: NDArray[np.int32] | None = None,
+) -> NDArray[np.int32]:
+    """Multiply integer matrices exactly: ``(a - a_zero_point) @ (b - b_zero_point)``.
+
+    Parameters
+    ----------
+    a : array_like of int8 or uint8, shape (m, k)
+    b : array_like of int8 or uint8, shape (k, n)
+        Of either dtype, whatever the other has.
+    a_zero_point, b_zero_point : int, default 0
+        A value of the operand's dtype.
+    out : ndarray of int32, shape (m, n), optional
+        Filled and returned; any strides.
+
+    Returns
+    -------
+    ndarray of int32, shape (m, n)
+        The same on every instruction set and for every number of threads.
+
+    Raises
+    ------
+    QrsTypeError, QrsValueError
+        If a dtype, shape or zero point is not accepted.
+    OverflowError
+        If ``k`` is so large that int32 could overflow.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> a = np.array([[255, 255]], np.uint8)
+    >>> qrs.matmul_integer(a, np.array([[127], [-128]], np.int8))
+    array([[-255]], dtype=int32)
+    """
+    left, right = as_int8(a, "a"), as_int8(b, "b")
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+        raise QrsValueError(f"a has shape {left.shape} and b {right.shape}, expected (m, k) and (k, n)")
+    a_zero_point = _operand_zero_point(a_zero_point, "a_zero_point", left)
+    b_zero_point = _operand_zero_point(b_zero_point, "b_zero_point", right)
+    filled = target(out, (left.shape[0], right.shape[1]), np.int32, a=a, b=b)
+    if filled.size and left.shape[1]:
+        _core.matmul_integer(left, right, a_zero_point, b_zero_point, filled)
+    else:
+        filled[...] = 0
+    return deliver(filled, out)
+
+
+def linear(
+    x: ArrayLike,
+    q: QTensor,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    input: Dynamic | Static | None = None,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Multiply by a quantized weight: ``activation(x @ w.T + bias)``.
+
+    Parameters
+    ----------
+    x : array_like of float, shape (..., k)
+    q : QTensor, shape (n, k)
+        The weight ``w``; packed for products on first use.
+    bias : array_like of float, shape (n,), optional
+    activation : str, optional
+        ``relu``, ``gelu``, ``silu`` or ``tanh``.
+    input : Dynamic or Static, optional
+        Quantize ``x`` and multiply in integers. By default ``x`` stays float32 and the weight is decoded.
+    out : ndarray of float32, shape (..., n), optional
+        Filled and returned; any strides.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., n)
+        The same on every instruction set and for every number of threads.
+
+    Raises
+    ------
+    QrsTypeError, QrsValueError
+        If a dtype, shape or name is not accepted, or ``x`` is not finite where it is quantized.
+    NotCalibratedError
+        If ``input`` is a `Static` without parameters.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> w = qrs.quantize([[1.0, -1.0], [0.5, 0.25]], qrs.Scheme("int8", qrs.per_channel(0)))
+    >>> qrs.linear([[2.0, 1.0]], w, activation="relu").round(2)
+    array([[1.  , 1.25]], dtype=float32)
+    """
+    if not isinstance(q, QTensor):
+        raise QrsTypeError(f"q is a {type(q).__name__}, expected a QTensor; quantize the weight first")
+    if input is not None and not isinstance(input, Dynamic | Static):
+        raise QrsTypeError(f"input is {input!r}, expected None, Dynamic or Static")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    if q.ndim != 2:
+        raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
+    n, k = q.shape
+    data = as_float32(x, "x")
+    if not data.ndim or data.shape[-1] != k:
+        raise QrsValueError(f"x has shape {data.shape}, expected (..., {k}) for a weight of shape {q.shape}")
+    offsets = None if bias is None else as_float32(bias, "bias")
+    if offsets is not None and offsets.shape != (n,):
+        raise QrsValueError(
+            f"bias has shape {offsets.shape}, expected {(n,)} for a weight of shape {q.shape}"
+        )
+    native = None if input is None else input.native()
+    filled = target(out, (*data.shape[:-1], n), np.float32, x=x, bias=bias)
+    if filled.size:
+        m = math.prod(data.shape[:-1])
+        q.panels.linear(data.reshape(m, k), offsets, activation or "none", native, filled.reshape(m, n))
+    return deliver(filled, out)

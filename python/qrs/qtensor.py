@@ -1,0 +1,291 @@
+"""`QTensor`: packed codes, their parameters, a scheme and a shape. Immutable, and a plain array to NumPy."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+from .arrays import deliver, integer, plain, read_only, target
+from .errors import QrsTypeError, QrsValueError
+from .scheme import QParams, Scheme, Shape
+
+__all__ = ["QTensor"]
+
+# One lock for all tensors: packing is threaded inside, so two at once would not be faster. A forked child may
+# inherit it locked by a thread that it does not have, and so takes a new one.
+_packing = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _packing
+    _packing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def packed_bytes(bits: int, size: int) -> int:
+    """Bytes that ``size`` codes take, packed without gaps: ``ceil(bits * size / 8)``."""
+    return -(-bits * size // 8)
+
+
+class QTensor:
+    """A quantized array: ``value = scale * (code - zero_point)``.
+
+    Made by `quantize`, or from stored parts by `from_parts`. It never changes, so threads may share it.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (ceil(bits * size / 8),)
+        Codes of the array in C order, packed without gaps, first element in the lowest bits; bits after the
+        last code are 0. A read-only array is used in place, one that could still be written is copied.
+    qparams : QParams
+        One scale and zero point for each cell.
+    scheme : Scheme
+        What the codes mean.
+    shape : tuple of int
+        Shape of the array that the codes stand for.
+
+    Raises
+    ------
+    QrsTypeError, QrsValueError
+        If a part does not fit the others; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> q = qrs.quantize(np.array([[-1.0, 0.5], [0.25, 1.0]]), qrs.Scheme("int4", qrs.per_channel(0)))
+    >>> q
+    QTensor(Scheme('int4', per_channel(0)), shape=(2, 2), 10 bytes, 20 bits per element)
+    >>> q.unpack()
+    array([[-8,  4],
+           [ 2,  7]], dtype=int8)
+    """
+
+    __slots__ = ("__weakref__", "_codes", "_panels", "_qparams", "_scheme", "_shape")
+
+    def __init__(self, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> None:
+        if not isinstance(scheme, Scheme):
+            raise QrsTypeError(f"scheme is {scheme!r}, expected a Scheme")
+        shape = tuple(integer(length, "shape") for length in shape)
+        if any(length < 0 for length in shape):
+            raise QrsValueError(f"shape is {shape}, expected lengths of 0 or more")
+        scheme.check_qparams(qparams, shape)
+        data = plain(codes, "codes")
+        if data.dtype != np.uint8:
+            raise QrsTypeError(f"codes has dtype {data.dtype}, expected uint8")
+        size, bits = math.prod(shape), scheme.format.bits
+        expected = (packed_bytes(bits, size),)
+        if data.shape != expected:
+            what = f"{scheme.dtype} of a {shape} array"
+            raise QrsValueError(f"codes has shape {data.shape}, expected {expected} for {what}")
+        used = bits * size % 8
+        if used and int(data[-1]) >> used:
+            raise QrsValueError(
+                f"codes ends in {int(data[-1]):#04x}, expected zeros above the lowest {used} bits"
+            )
+        self._codes: NDArray[np.uint8] = read_only(np.ascontiguousarray(data))
+        self._qparams = qparams
+        self._scheme = scheme
+        self._shape = shape
+        self._panels: _core.Panels | None = None
+
+    @classmethod
+    def from_parts(
+        cls, codes: NDArray[np.uint8], scale: ArrayLike, zero_point: ArrayLike, scheme: Scheme, shape: Shape
+    ) -> QTensor:
+        """Build a tensor from the arrays that a file or a pickle holds; every part is validated.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> q = qrs.QTensor.from_parts(np.array([0x21], np.uint8), 0.5, 0, qrs.Scheme("int4"), (2,))
+        >>> np.asarray(q)
+        array([0.5, 1. ], dtype=float32)
+        """
+        return cls(codes, QParams(scale, zero_point), scheme, shape)
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """Packed codes, read-only; `unpack` gives one integer for each element."""
+        return self._codes
+
+    @property
+    def qparams(self) -> QParams:
+        """`scale` and `zero_point` together."""
+        return self._qparams
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """Scale of each cell: float32 values, each exact in the scheme's ``scale_dtype``; read-only."""
+        return self._qparams.scale
+
+    @property
+    def zero_point(self) -> NDArray[np.int32]:
+        """Code that stands for 0.0 in each cell; read-only."""
+        return self._qparams.zero_point
+
+    @property
+    def scheme(self) -> Scheme:
+        """What the codes mean."""
+        return self._scheme
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the array that the codes stand for."""
+        return self._shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as stored: packed codes, scales in ``scale_dtype``, and a byte for each zero point.
+
+        A symmetric scheme's zero points follow from the scheme and take no byte.
+        """
+        cells = self.scale.size
+        return (
+            self._codes.nbytes + cells * self._scheme.scale_bytes + (0 if self._scheme.symmetric else cells)
+        )
+
+    @property
+    def bits_per_element(self) -> float:
+        """`nbytes` in bits, divided by the number of elements; 0 for an empty array."""
+        return 8 * self.nbytes / self.size if self.size else 0.0
+
+    def unpack(self) -> NDArray[Any]:
+        """Give the codes one by one: an int8 array (uint8 for an unsigned dtype) of `shape`."""
+        return np.asarray(_core.unpack(self._codes, self._scheme.dtype, self.size)).reshape(self._shape)
+
+    def dequantize(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Decode every element: ``scale * float32(code - zero_point)``.
+
+        Parameters
+        ----------
+        out : ndarray of float32, shape `shape`, optional
+            Filled and returned; any strides.
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError
+            If ``out`` has another dtype or shape, is read-only, or overlaps the tensor's own arrays.
+        """
+        filled = target(out, self._shape, np.float32, codes=self._codes, scale=self.scale)
+        if self.size:
+            block = self._scheme.block(self._shape)
+            _core.dequantize(self._codes, block, *self._cells(), self._scheme.dtype, filled)
+        return deliver(filled, out)
+
+    def take(self, rows: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Decode some rows of a matrix, as an embedding does, and touch no others.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Row numbers from 0 to ``shape[0] - 1``, in any shape; negative ones are refused.
+        out : ndarray of float32, shape ``rows.shape + (shape[1],)``, optional
+            Filled and returned.
+
+        Returns
+        -------
+        ndarray of float32, shape ``rows.shape + (shape[1],)``
+            ``dequantize()[rows]``, bit for bit.
+
+        Raises
+        ------
+        QrsTypeError
+            If ``rows`` is not of an integer dtype.
+        QrsValueError
+            If the tensor is no matrix, or a row is out of range.
+        """
+        if self.ndim != 2:
+            raise QrsValueError(f"take needs a tensor of ndim 2, got shape {self._shape}")
+        source = plain(rows, "rows")
+        if source.dtype.kind not in "iu" and source.size:
+            raise QrsTypeError(f"rows has dtype {source.dtype}, expected integers")
+        count, columns = self._shape
+        bad = (source < 0) | (source >= count)
+        if np.any(bad):
+            index = int(np.argmax(bad))
+            raise QrsValueError(
+                f"rows has {source.flat[index]} at flat index {index}, expected 0 to {count - 1}"
+            )
+        numbers = np.asarray(source, dtype=np.int64, order="C").reshape(-1)
+        filled = target(
+            out, (*source.shape, columns), np.float32, rows=rows, codes=self._codes, scale=self.scale
+        )
+        if filled.size:
+            block, dtype = self._scheme.block(self._shape), self._scheme.dtype
+            flat = filled.reshape(numbers.size, columns)
+            _core.dequantize_rows(self._codes, self._shape, block, *self._cells(), dtype, numbers, flat)
+        return deliver(filled, out)
+
+    @property
+    def panels(self) -> _core.Panels:
+        """The tensor as a weight ``(n, k)``, packed for products on first use and kept.
+
+        Raises
+        ------
+        QrsValueError
+            If the tensor is no matrix.
+        """
+        if self._panels is None:
+            if self.ndim != 2:
+                raise QrsValueError(f"a weight needs ndim 2, got shape {self._shape}")
+            with _packing:
+                if self._panels is None:
+                    block, dtype = self._scheme.block(self._shape), self._scheme.dtype
+                    self._panels = _core.Panels(self._codes, self._shape, block, *self._cells(), dtype)
+        return self._panels
+
+    def _cells(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Give scale and zero point as the native calls take them: flat, one entry for each cell."""
+        return self.scale.reshape(-1), self.zero_point.reshape(-1)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise QrsValueError("a QTensor has no float array to share; decoding always makes one")
+        values = self.dequantize()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QTensor):
+            return NotImplemented
+        return (
+            self._scheme == other._scheme
+            and self._shape == other._shape
+            and self._qparams == other._qparams
+            and np.array_equal(self._codes, other._codes)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> QTensor:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QTensor:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QTensor.from_parts, (self._codes, self.scale, self.zero_point, self._scheme, self._shape)
+
+    def __repr__(self) -> str:
+        return (
+            f"QTensor({self._scheme!r}, shape={self._shape}, {self.nbytes} bytes, "
+            f"{self.bits_per_element:.4g} bits per element)"
+        )

@@ -1,0 +1,281 @@
+"""What to do with each layer of a model, as data: ordered rules from name patterns to schemes.
+
+A rule's ``weight`` says how the weight is stored, its ``input`` how the layer's input is quantized:
+``Static`` with ranges from calibration, ``Dynamic`` at run time, ``None`` not at all (weight-only). The first
+rule whose pattern matches a layer's name decides, so special cases stand first and ``"*"`` last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .container import parse_json
+from .errors import FormatError, QrsError, QrsTypeError, QrsValueError
+from .nn.linear import input_from_dict, input_to_dict
+from .observers import MinMax, Observer
+from .ops import Dynamic, Static
+from .registry import unknown
+from .scheme import Scheme, per_channel, per_group, per_token
+
+__all__ = ["Recipe", "Rule"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do with the layers whose name matches a pattern.
+
+    Parameters
+    ----------
+    pattern : str
+        Shell style, case-sensitive: ``*`` matches any run of characters, ``/`` included, ``?`` one, ``[ab]``
+        a choice.
+    weight : Scheme, str or None
+        Scheme of the weight; a plain ``"int8"`` stands for ``Scheme("int8")``. None leaves the layer in
+        float32.
+    input : Dynamic, Static or None
+        How the input of a product is quantized; None leaves it in float32. Needs a ``weight``.
+
+    Raises
+    ------
+    QrsTypeError, QrsValueError
+        When a field is of the wrong type, or ``input`` is given without ``weight``.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.Rule("head*", weight=None)
+    Rule(pattern='head*', weight=None, input=None)
+    """
+
+    pattern: str
+    weight: Scheme | None = None
+    input: Dynamic | Static | None = None
+
+    def __init__(
+        self, pattern: str, weight: Scheme | str | None = None, input: Dynamic | Static | None = None
+    ) -> None:
+        if not pattern or type(pattern) is not str:
+            raise QrsTypeError(f"pattern is {pattern!r}, expected a string that is not empty")
+        if input is not None and not isinstance(input, Dynamic | Static):
+            raise QrsTypeError(f"input of rule {pattern!r} is {input!r}, expected Dynamic, Static or None")
+        if isinstance(input, Static) and not isinstance(input.observer, Observer | None):
+            raise QrsTypeError(f"observer of rule {pattern!r} is {input.observer!r}, expected an Observer")
+        if input is not None and weight is None:
+            raise QrsValueError(
+                f"rule {pattern!r} quantizes the input but not the weight; give weight= as well"
+            )
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(
+            self, "weight", None if weight is None else Scheme.of(weight, f"weight of rule {pattern!r}")
+        )
+        object.__setattr__(self, "input", input)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as JSON values."""
+        return {
+            "pattern": self.pattern,
+            "weight": None if self.weight is None else self.weight.to_dict(),
+            "input": _input_to_dict(self.input),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Rule:
+        """Rebuild a rule from ``to_dict``; unknown fields are refused."""
+        _expect(data, {"pattern", "weight", "input"}, "rule")
+        scheme = data["weight"]
+        weight = None if scheme is None else Scheme.from_dict(scheme)
+        return cls(data["pattern"], weight, _input_from_dict(data["input"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Ordered rules for a whole model.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+        The first that matches a layer decides.
+    steps : sequence
+        Algorithms to run before rounding, in order. None exist in this version: anything but an empty
+        sequence is refused.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> recipe = qrs.Recipe([qrs.Rule("head", weight=None), qrs.Rule("*", weight="int8")])
+    >>> qrs.Recipe.from_json(recipe.to_json()) == recipe
+    True
+    >>> qrs.Recipe.presets()
+    ['w8a8-dynamic', 'w8a8-static', 'w8a16', 'w4a16-g128', 'w4a16-g32', 'w4a8-g128', 'w4a8-g32']
+    """
+
+    rules: tuple[Rule, ...]
+    steps: tuple[()]
+
+    def __init__(self, rules: Sequence[Rule], steps: Sequence[Any] = ()) -> None:
+        rules = tuple(rules)
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise QrsTypeError(f"rules hold {rule!r}, expected Rule")
+        if not rules:
+            raise QrsValueError("a recipe needs at least one rule")
+        if tuple(steps):
+            raise QrsValueError(f"steps is {steps!r}, expected (): this version has no algorithms")
+        object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "steps", ())
+
+    @staticmethod
+    def presets() -> list[str]:
+        """Return the names that ``preset`` knows."""
+        return list(_PRESETS)
+
+    @classmethod
+    def preset(cls, name: str) -> Recipe:
+        """Return a ready recipe.
+
+        ================ ============================ ========================
+        name             weights                      input of products
+        ================ ============================ ========================
+        ``w8a8-dynamic`` int8 per channel             int8 per token, dynamic
+        ``w8a8-static``  int8 per channel             uint8 per tensor, static
+        ``w8a16``        int8 per channel             float32
+        ``w4a16-gN``     uint4, one scale per N       float32
+        ``w4a8-gN``      uint4, one scale per N       int8 per token, dynamic
+        ================ ============================ ========================
+
+        N is 128 or 32. The ``a16`` names follow common usage; qrs computes those products in float32.
+        Four-bit weights are ``uint4`` with a zero point and a float16 scale for each group. ``int4`` with a
+        zero point would have the same levels, bit for bit (its codes are 8 lower); the unsigned form unpacks
+        with a mask alone and is the one that other formats (AWQ, GPTQ, ONNX) store. Embedding tables are
+        quantized like the other weights.
+
+        Raises
+        ------
+        QrsValueError
+            When the name is unknown; the message lists the known ones.
+        """
+        if name not in _PRESETS:
+            raise unknown("preset", name, list(_PRESETS))
+        return _PRESETS[name]()
+
+    def assign(self, names: Iterable[str]) -> dict[str, Rule]:
+        """Say which rule decides for each layer; layers that no rule matches are left out.
+
+        Raises
+        ------
+        QrsValueError
+            When a rule decides for no layer, because its pattern matches none or earlier rules take them all.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> recipe = qrs.Recipe([qrs.Rule("a*", weight="int4"), qrs.Rule("*", weight="int8")])
+        >>> {name: rule.weight.dtype for name, rule in recipe.assign(["ab", "b"]).items()}
+        {'ab': 'int4', 'b': 'int8'}
+        """
+        names = list(names)
+        found: dict[str, Rule] = {}
+        for rule in self.rules:
+            matched = [name for name in names if fnmatchcase(name, rule.pattern)]
+            free = [name for name in matched if name not in found]
+            if not matched:
+                raise QrsValueError(f"rule {rule.pattern!r} matches no layer; the model has {names}")
+            if not free:
+                raise QrsValueError(
+                    f"rule {rule.pattern!r} never decides: earlier rules match {matched} first"
+                )
+            found.update(dict.fromkeys(free, rule))
+        return {name: found[name] for name in names if name in found}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        return {"version": _VERSION, "rules": [rule.to_dict() for rule in self.rules], "steps": []}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Rebuild a recipe from ``to_dict``.
+
+        Raises
+        ------
+        FormatError
+            When a field is missing, unknown or not valid, or the version is newer.
+        """
+        _expect(data, {"version", "rules", "steps"}, "recipe")
+        if data["version"] != _VERSION:
+            raise FormatError(
+                f"recipe: version {data['version']!r}, supported {_VERSION}; upgrade qrs to read a newer one"
+            )
+        if not isinstance(data["rules"], list) or data["steps"] != []:
+            raise FormatError("recipe: rules must be a list, and steps an empty one")
+        try:
+            return cls([Rule.from_dict(rule) for rule in data["rules"]])
+        except FormatError:
+            raise
+        except (QrsError, TypeError) as error:
+            raise FormatError(f"recipe: {error}") from error
+
+    def to_json(self) -> str:
+        """Return the recipe as indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Rebuild a recipe from ``to_json``; a ``FormatError`` says what is wrong."""
+        return cls.from_dict(parse_json(text, "recipe"))
+
+
+def _expect(data: object, fields: set[str], what: str) -> None:
+    if not isinstance(data, Mapping) or set(data) != fields:
+        got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+        raise FormatError(f"{what}: fields {got}, expected {sorted(fields)}")
+
+
+def _input_to_dict(input: Dynamic | Static | None) -> dict[str, Any] | None:
+    data = input_to_dict(input)
+    if data is not None and isinstance(input, Static):
+        seen_by = input.observer
+        data["observer"] = (
+            {"id": seen_by.id, "settings": seen_by.settings()} if isinstance(seen_by, Observer) else None
+        )
+    return data
+
+
+def _input_from_dict(data: object) -> Dynamic | Static | None:
+    if not isinstance(data, Mapping) or "observer" not in data:
+        return input_from_dict(data)
+    input = input_from_dict({key: value for key, value in data.items() if key != "observer"})
+    if not isinstance(input, Static):
+        raise FormatError(f"input of kind {data['kind']!r} takes no observer")
+    if data["observer"] is None:
+        return input
+    _expect(data["observer"], {"id", "settings"}, "observer")
+    kind = Observer.by_id(data["observer"]["id"])
+    return replace(input, observer=kind(**data["observer"]["settings"]))
+
+
+def _every(weight: Scheme, input: Dynamic | Static | None = None) -> Callable[[], Recipe]:
+    return lambda: Recipe([Rule("*", weight, input)])
+
+
+def _four_bits(size: int) -> Scheme:
+    return Scheme("uint4", per_group(size), scale_dtype="float16")
+
+
+_CHANNELS = Scheme("int8", per_channel(0))
+_TOKENS = Dynamic(Scheme("int8", per_token))
+
+_PRESETS: dict[str, Callable[[], Recipe]] = {
+    "w8a8-dynamic": _every(_CHANNELS, _TOKENS),
+    "w8a8-static": _every(_CHANNELS, Static(Scheme("uint8"), observer=MinMax())),
+    "w8a16": _every(_CHANNELS),
+    "w4a16-g128": _every(_four_bits(128)),
+    "w4a16-g32": _every(_four_bits(32)),
+    "w4a8-g128": _every(_four_bits(128), _TOKENS),
+    "w4a8-g32": _every(_four_bits(32), _TOKENS),
+}

@@ -1,0 +1,342 @@
+"""The laws that formats, schemes and observers keep, as checks that anybody may run on their own.
+
+Each check raises `AssertionError` with the law that failed, and returns nothing. They use the public
+functions alone, so they hold for what a third party registered just as for what qrs brings.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .errors import NotCalibratedError
+from .observers import Observer
+from .ops import fake_quantize, quantize
+from .qtensor import QTensor
+from .registry import unknown
+from .scheme import (
+    FORMATS,
+    ROUNDINGS,
+    Granularity,
+    QParams,
+    Scheme,
+    per_block,
+    per_channel,
+    per_group,
+    per_tensor,
+    per_token,
+)
+
+__all__ = ["check_format", "check_observer", "check_scheme"]
+
+F32 = NDArray[np.float32]
+
+
+def _hold(truth: bool | np.bool_, law: str) -> None:
+    if not truth:
+        raise AssertionError(law)
+
+
+def _raises(kind: type[Exception], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
+
+
+def _same(a: NDArray[np.generic], b: NDArray[np.generic], law: str) -> None:
+    _hold(a.shape == b.shape, f"{law}: shape {a.shape} against {b.shape}")
+    _hold(a.dtype == b.dtype, f"{law}: dtype {a.dtype} against {b.dtype}")
+    differ = np.flatnonzero(a.reshape(-1) != b.reshape(-1))
+    if differ.size:
+        first = differ[0]
+        raise AssertionError(
+            f"{law}: {differ.size} differ, first {a.flat[first]} and {b.flat[first]} at {first}"
+        )
+
+
+def _spread(cells: NDArray[Any], scheme: Scheme, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Give every element its cell's entry."""
+    grid = cells.reshape(
+        [-(-n // b) if n != b else 1 for n, b in zip(shape, scheme.block(shape), strict=True)]
+    )
+    for axis, (length, block) in enumerate(zip(shape, scheme.block(shape), strict=True)):
+        grid = np.repeat(grid, block, axis=axis)[(slice(None),) * axis + (slice(length),)]
+    return grid
+
+
+def check_scheme(scheme: Scheme | str, shape: Sequence[int] = (6, 37), *, seed: int = 0) -> None:
+    """Check the laws of quantization for one scheme on random data.
+
+    Decoding is exact at the levels; no value is off by more than half a step (a whole one, for rounding that
+    is not to nearest) inside the range; rounding again changes nothing; order is kept; zero is exact; scaling
+    by a power of two commutes; fake-quantize, `QTensor` and its stored parts agree bit for bit.
+
+    Parameters
+    ----------
+    scheme : Scheme or str
+    shape : sequence of int, default (6, 37)
+        Shape of the data; it should not be a multiple of the scheme's blocks.
+    seed : int, default 0
+        Chooses the data.
+
+    Raises
+    ------
+    AssertionError
+        Naming the first law that does not hold.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> check_scheme(qrs.Scheme("int4", qrs.per_group(8)))
+    """
+    scheme = Scheme.of(scheme)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=tuple(shape)).astype(np.float32)
+    q = quantize(x, scheme, seed=seed)
+    values, params = q.dequantize(), q.qparams
+    name = repr(scheme)
+
+    _same(
+        fake_quantize(x, scheme, seed=seed), values, f"{name}: fake_quantize equals quantize and dequantize"
+    )
+    again = QTensor.from_parts(q.codes, q.scale, q.zero_point, q.scheme, q.shape)
+    _hold(again == q, f"{name}: a tensor built from its parts is equal")
+    _hold(
+        Scheme.from_dict(json.loads(json.dumps(scheme.to_dict()))) == scheme,
+        f"{name}: to_dict and back is equal",
+    )
+
+    levels = quantize(values, scheme, qparams=params, seed=seed)
+    if scheme.rounding in ("half_even", "half_away", "half_up"):
+        _same(levels.codes, q.codes, f"{name}: quantizing the levels again changes nothing")
+
+    scale = _spread(params.scale, scheme, x.shape)
+    zero_point = _spread(params.zero_point, scheme, x.shape)
+    lowest, highest = scheme.code_range
+    codes = q.unpack().astype(np.int64)
+    _hold(((codes >= lowest) & (codes <= highest)).all(), f"{name}: codes lie in {lowest} to {highest}")
+    inside = np.clip(x, scale * (lowest - zero_point), scale * (highest - zero_point))
+    step = 0.5 if scheme.rounding.startswith("half") else 1.0
+    # The quotient is rounded to float32 before it is rounded to a code: a few units in the last place.
+    slack = step + np.float32(2.0**-22) * (highest - lowest + 1)
+    _hold(
+        (np.abs(inside - values) <= scale * slack).all(), f"{name}: no value is off by more than {step} step"
+    )
+
+    zero = fake_quantize(np.zeros_like(x), scheme, qparams=params, seed=seed)
+    _same(zero, np.zeros_like(x), f"{name}: zero is exact")
+    # Powers of two commute wherever the scale's own type neither overflows nor becomes subnormal.
+    eight = QParams(params.scale * np.float32(8), params.zero_point)
+    scaled = fake_quantize(x * np.float32(8), scheme, qparams=eight, seed=seed)
+    _same(scaled, values * np.float32(8), f"{name}: scaling by a power of two commutes")
+    if scheme.rounding != "stochastic":
+        _check_order(scheme, params, x.shape)
+    _check_split(scheme, seed)
+
+
+def _check_order(scheme: Scheme, params: QParams, shape: tuple[int, ...]) -> None:
+    """Check that larger values never get smaller codes, and that a symmetric range is odd."""
+    lowest, highest = scheme.code_range
+    single = Scheme.from_dict({**scheme.to_dict(), "granularity": per_tensor.to_dict()})
+    one = QParams(params.scale.flat[0], params.zero_point.flat[0])
+    zero_point = int(one.zero_point)
+    steps = np.linspace(lowest - zero_point - 2, highest - zero_point + 2, 997, dtype=np.float32)
+    ramp = np.sort(steps * one.scale)
+    codes = quantize(ramp, single, qparams=one).unpack().astype(np.int64)
+    _hold((np.diff(codes) >= 0).all(), f"{scheme!r}: larger values never get smaller codes")
+    odd = ("half_even", "half_away", "toward_zero")
+    if scheme.rounding in odd and lowest - zero_point == zero_point - highest:
+        _same(
+            quantize(-ramp, single, qparams=one).dequantize(),
+            -quantize(ramp, single, qparams=one).dequantize(),
+            f"{scheme!r}: the negative of a value gets the negative of its level",
+        )
+
+
+def _check_split(scheme: Scheme, seed: int) -> None:
+    """Check that a code hangs on the element's value alone, not on where in the array it stands."""
+    if scheme.rounding == "stochastic":
+        return
+    rng = np.random.default_rng(seed)
+    single = Scheme.from_dict({**scheme.to_dict(), "granularity": per_tensor.to_dict()})
+    x = rng.normal(size=131).astype(np.float32)
+    params = single.qparams(x.min(), x.max())
+    whole = quantize(x, single, qparams=params).unpack()
+    for cut in (1, 7, 16, 63, 64, 65, 130):
+        parts = [quantize(part, single, qparams=params).unpack() for part in (x[:cut], x[cut:])]
+        _same(
+            np.concatenate(parts), whole, f"{scheme!r}: quantizing parts cut at {cut} is quantizing the whole"
+        )
+
+
+def check_format(name: str) -> None:
+    """Check one format: its levels, its packing at every length modulo 64, and `check_scheme` all over.
+
+    Parameters
+    ----------
+    name : str
+        A dtype of the format table. Every granularity and rounding is combined with it.
+
+    Raises
+    ------
+    AssertionError
+        Naming the first law that does not hold.
+
+    Examples
+    --------
+    >>> check_format("int4")
+    """
+    row = FORMATS.get(name)
+    if row is None:
+        raise unknown("dtype", name, FORMATS)
+    levels = np.arange(row.min, row.max + 1)
+    one = QParams(1.0, 0 if row.signed else row.min)
+    scheme = Scheme(name, symmetric=False, narrow_range=False)
+    q = quantize(levels.astype(np.float32), scheme, qparams=one)
+    _hold(np.array_equal(q.unpack(), levels), f"{name}: a level's code is the level")
+    _same(q.dequantize(), levels.astype(np.float32), f"{name}: a level decodes to itself")
+
+    rng = np.random.default_rng(0)
+    for length in (*range(130), 255, 256, 257):
+        codes = rng.integers(row.min, row.max + 1, length).astype(np.int16)
+        packed = _core.pack(codes, name)
+        _hold(packed.size == -(-row.bits * length // 8), f"{name}: {length} codes take no byte too many")
+        _hold(
+            np.array_equal(_core.unpack(packed, name, length), codes),
+            f"{name}: {length} codes unpack as packed",
+        )
+
+    granularities: tuple[Granularity, ...] = (
+        per_tensor,
+        per_token,
+        per_channel(0),
+        per_channel(1),
+        per_group(8),
+        per_group(4, axis=0),
+        per_block((4, 16)),
+    )
+    for granularity in granularities:
+        check_scheme(Scheme(name, granularity))
+        check_scheme(Scheme(name, granularity, symmetric=row.signed is False, scale_dtype="float16"))
+    for rounding in ROUNDINGS:
+        check_scheme(Scheme(name, per_channel(0), rounding=rounding, scale_dtype="bfloat16"))
+        check_scheme(Scheme(name, per_group(8), rounding=rounding, symmetric=False))
+
+
+def check_observer(observer: Observer, *, seed: int = 0) -> None:
+    """Check what every observer promises, and what one with ``order_free`` promises beyond that.
+
+    Without data there is no range; an empty batch changes nothing; a batch with NaN or another number of
+    channels is refused and changes nothing; inputs are left alone; the range is finite, ordered, and gives
+    parameters; state survives JSON; merging counts. With ``order_free``: chunks, their order and the order of
+    merges give equal state.
+
+    Parameters
+    ----------
+    observer : Observer
+        Its settings are what is checked; it is left as it is.
+    seed : int, default 0
+        Chooses the data.
+
+    Raises
+    ------
+    AssertionError
+        Naming the first law that does not hold.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> check_observer(qrs.observers.MinMax(axis=0))
+    """
+    rng = np.random.default_rng(seed)
+    name = repr(observer)
+    batches = [rng.normal(size=(8, 5, 8)).astype(np.float32) for _ in range(4)]
+    fresh = observer.fresh()
+    _hold(fresh == observer.fresh() and not fresh.batches, f"{name}: fresh gives an observer without data")
+    raised = _raises(NotCalibratedError, lambda: fresh.range("int8"))
+    _hold(raised, f"{name}: range without data raises NotCalibratedError")
+
+    seen = observer.fresh()
+    for batch in batches:
+        kept = batch.copy()
+        seen.update(batch)
+        _same(batch, kept, f"{name}: update leaves its input alone")
+    _hold(seen.batches == 4 and seen.count == 4 * 320, f"{name}: batches and elements are counted")
+    _check_unmoved(seen, batches[0])
+    schemes = [Scheme("int8"), Scheme("uint4")]
+    if seen.axis is not None:
+        schemes += [Scheme(dtype, per_channel(seen.axis)) for dtype in ("int8", "uint4")]
+    for scheme in schemes:
+        lo, hi = seen.range(scheme)
+        _hold(bool(np.isfinite(lo).all() and np.isfinite(hi).all()), f"{name}: the range is finite")
+        _hold(bool((lo <= hi).all()), f"{name}: lo is not above hi")
+        _hold(
+            seen.qparams(scheme) == scheme.qparams(lo, hi),
+            f"{name}: parameters are the scheme's for the range",
+        )
+    data, arrays = seen.to_state()
+    restored = Observer.from_state(json.loads(json.dumps(data)), arrays)
+    _hold(restored == seen, f"{name}: state survives JSON")
+    for one in (seen, restored):
+        one.update(batches[0])
+    _hold(restored == seen, f"{name}: a restored observer goes on as the saved one")
+    _check_merge(observer, batches)
+
+
+def _check_unmoved(seen: Observer, batch: F32) -> None:
+    """Check that a batch that is empty or refused leaves the state alone."""
+    before = copy.deepcopy(seen)
+    seen.update(np.empty((0, 5, 8), np.float32))
+    _hold(seen == before, f"{seen!r}: an empty batch changes nothing")
+    wrong = [np.where(np.arange(8) == 3, np.float32(bad), batch) for bad in (np.nan, np.inf)]
+    if seen.axis is not None:
+        wrong.append(np.ones((7, 7, 7), np.float32))
+    for refused in wrong:
+        raised = _raises(ValueError, functools.partial(seen.update, refused))
+        _hold(raised, f"{seen!r}: a batch that is not finite or has other channels is refused")
+        _hold(seen == before, f"{seen!r}: a refused batch changes nothing")
+
+
+def _check_merge(observer: Observer, batches: Sequence[F32]) -> None:
+    name = repr(observer)
+
+    def saw(*some: F32) -> Observer:
+        one = observer.fresh()
+        for batch in some:
+            one.update(batch)
+        return one
+
+    def merged(*some: Observer) -> Observer:
+        one = observer.fresh()
+        for other in some:
+            one.merge(other)
+        return one
+
+    whole, parts = saw(*batches), [saw(batch) for batch in batches]
+    total = merged(*parts)
+    _hold((total.batches, total.count) == (whole.batches, whole.count), f"{name}: merging adds the counts")
+    _hold(merged(whole) == whole, f"{name}: merging into a fresh observer is a copy")
+    _hold(parts[0] == saw(batches[0]), f"{name}: merge leaves the other observer alone")
+    if not observer.order_free:
+        return
+    _hold(total == whole, f"{name}: merging what saw the parts is seeing the whole")
+    _hold(saw(*reversed(batches)) == whole, f"{name}: the order of batches does not matter")
+    _hold(merged(*reversed(parts)) == whole, f"{name}: the order of merges does not matter")
+    left, right = merged(*parts[:2]), merged(*parts[2:])
+    _hold(merged(left, right) == whole, f"{name}: the grouping of merges does not matter")
+    if observer.axis is None:
+        flat = np.concatenate([batch.reshape(-1) for batch in batches])
+        pieces = saw(*np.array_split(flat, 7))
+        _hold(
+            pieces.qparams("int8") == whole.qparams("int8"),
+            f"{name}: chunks of other sizes give equal parameters",
+        )

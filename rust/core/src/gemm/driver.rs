@@ -1,0 +1,225 @@
+//! The loop nest: rows and panels are dealt out to threads, panels are widened where the kernel asks for it,
+//! and each tile runs through its groups and its epilogue while it is in the first cache.
+//!
+//! ```text
+//! for each task (a block of rows × a band of panels)      one thread
+//!   prepare the rows                                      fits the second cache
+//!   for each set of panels                                widened once for all rows of the block
+//!     for each tile of mr rows
+//!       for each group: kernel, correct, fold             accumulators in registers, sums in the first cache
+//!       finish
+//! ```
+//!
+//! There is no blocking along k: the sums of a tile stay in registers over a whole group.
+
+use super::epilogue::{Accumulator, Columns, Output};
+use super::kernel::{Family, Kernel, Lines, Tile, Word};
+use super::panel::{Panels, Staged, WIDTH, Widen};
+use super::rows::{Prepare, Refusal, Rows, Source};
+use crate::error::Error;
+use crate::isa::{Isa, Op};
+use crate::mem::{Line, Rectangle, zeroed};
+use crate::parallel;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of prepared rows that a task works on: they stay in the second cache (512 KiB on Zen 3, 1 MiB on
+/// Cascade Lake) beside a panel.
+const BLOCK_BYTES: usize = 192 * 1024;
+
+/// Tasks for each thread where there is enough work: a thread that is interrupted hands the rest to the others.
+const TASKS_PER_THREAD: usize = 4;
+
+/// A product with everything but its kernel.
+pub(crate) struct Product<'a, O> {
+    pub(crate) source: Source<'a>,
+    pub(crate) m: usize,
+    pub(crate) panels: &'a Panels,
+    pub(crate) output: O,
+    pub(crate) isa: Isa,
+}
+
+/// Runs the product with the family's best kernel and says whether there was one.
+pub(crate) fn multiply<F, O>(product: &Product<'_, O>, out: &mut [O::Element]) -> Result<bool, Error>
+where
+    F: Family,
+    F::A: Prepare<Sum = F::C>,
+    F::B: Staged + Default,
+    F::C: Accumulator,
+    O: Output<F::C>,
+{
+    let Some(kernel) = F::select(product.isa, product.m) else { return Ok(false) };
+    multiply_with(kernel, product, out)?;
+    Ok(true)
+}
+
+pub(crate) fn multiply_with<A, B, C, O>(
+    kernel: &Kernel<A, B, C>,
+    product: &Product<'_, O>,
+    out: &mut [O::Element],
+) -> Result<(), Error>
+where
+    A: Prepare<Sum = C>,
+    B: Staged + Default,
+    C: Accumulator,
+    O: Output<C>,
+{
+    let (m, n) = (product.m, product.panels.n);
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let row_bytes = product.panels.groups.padded_k() / A::K * size_of::<A>();
+    let block = (BLOCK_BYTES / row_bytes.max(1)).clamp(4 * kernel.mr, 512).next_multiple_of(kernel.mr);
+    // A multiply and an add a nanosecond is slow for m = 1 and fast enough to be a guide.
+    let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
+    let tasks = if work < 1_000_000 { parallel::threads()? } else { TASKS_PER_THREAD * parallel::threads()? };
+    let blocks = m.div_ceil(block);
+    let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(kernel.panels));
+    let rows = even_cuts(m, blocks, kernel.mr);
+    let columns = even_cuts(n, bands, kernel.panels * WIDTH);
+    // The flat index of the first element that could not be quantized.
+    let refused = AtomicUsize::new(usize::MAX);
+    let failure = Mutex::new(None);
+    parallel::for_each_rectangle(out, n, rows, columns, work, |rectangle| {
+        match product.isa.run(Block { kernel, product, rectangle }) {
+            Ok(()) => {}
+            Err(Refusal::NotFinite(index)) => {
+                refused.fetch_min(index, Ordering::Relaxed);
+            }
+            Err(Refusal::Other(error)) => {
+                if let Ok(mut failure) = failure.lock() {
+                    *failure = Some(error);
+                }
+            }
+        }
+    })?;
+    if let Some(error) = failure.into_inner().unwrap_or_default() {
+        return Err(error);
+    }
+    match (refused.into_inner(), product.source) {
+        (usize::MAX, _) => Ok(()),
+        (first, Source::PerToken(x, _) | Source::Static(x, _)) => {
+            Err(Error::NotFinite { what: "x", count: x.iter().filter(|x| !x.is_finite()).count(), first })
+        }
+        (first, _) => Err(Error::NotFinite { what: "x", count: 1, first }),
+    }
+}
+
+/// Cut points that divide `len` into at most `parts` nearly equal parts, each a multiple of `unit` but the last.
+fn even_cuts(len: usize, parts: usize, unit: usize) -> Vec<usize> {
+    let units = len.div_ceil(unit);
+    let parts = parts.clamp(1, units.max(1));
+    (0..=parts).map(|part| (units * part / parts * unit).min(len)).collect()
+}
+
+/// One task.
+struct Block<'a, A: 'static, B: 'static, C: 'static, O: Output<C>> {
+    kernel: &'a Kernel<A, B, C>,
+    product: &'a Product<'a, O>,
+    rectangle: Rectangle<'a, O::Element>,
+}
+
+impl<A, B, C, O> Op for Block<'_, A, B, C, O>
+where
+    A: Prepare<Sum = C>,
+    B: Staged + Default,
+    C: Accumulator,
+    O: Output<C>,
+{
+    type Output = Result<(), Refusal>;
+
+    #[inline(always)]
+    fn run(mut self) -> Self::Output {
+        let (kernel, panels) = (self.kernel, self.product.panels);
+        let rows = A::prepare(self.product.source, self.rectangle.rows.clone(), panels.groups)?;
+        // Lines of a panel, as stored and as the kernel reads them.
+        let stored = panels.lines();
+        let lines = stored * panels.groups.unit / B::K;
+        let borrowed = B::borrow(&panels.codes);
+        let mut widened = zeroed::<B>(if borrowed.is_some() { 0 } else { kernel.panels * lines })?;
+        let mut scratch = Scratch {
+            acc: zeroed(kernel.mr * kernel.panels)?,
+            sums: zeroed(kernel.mr * kernel.panels)?,
+        };
+        let (first, last) = (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
+        for panel in (first..last).step_by(kernel.panels) {
+            let count = kernel.panels.min(last - panel);
+            let b = match borrowed {
+                Some(codes) => &codes[panel * lines..(panel + count) * lines],
+                None => {
+                    let out = &mut widened[..count * lines];
+                    let from = panel * stored..(panel + count) * stored;
+                    Widen { codes: &panels.codes, lines: from, out }.run();
+                    out
+                }
+            };
+            self.strip(&rows, b, panel..panel + count, &mut scratch);
+        }
+        Ok(())
+    }
+}
+
+/// Buffers of one tile.
+struct Scratch<C: Copy, S> {
+    acc: Vec<Line<C, 16>>,
+    sums: Vec<Line<S, 16>>,
+}
+
+impl<A, B, C, O> Block<'_, A, B, C, O>
+where
+    A: Prepare<Sum = C>,
+    B: Lines,
+    C: Accumulator,
+    O: Output<C>,
+{
+    /// All row tiles of a set of panels.
+    #[inline(always)]
+    fn strip(
+        &mut self,
+        rows: &Rows<'_, A, C>,
+        b: &[B],
+        set: std::ops::Range<usize>,
+        scratch: &mut Scratch<C, O::Sum>,
+    ) {
+        let (kernel, panels) = (self.kernel, self.product.panels);
+        let groups = panels.groups;
+        let count = groups.count();
+        let panel_stride = b.len() / set.len();
+        let columns = set.start * WIDTH..(set.end * WIDTH).min(panels.n);
+        for start in (0..self.rectangle.rows.len()).step_by(kernel.mr) {
+            let height = kernel.mr.min(self.rectangle.rows.len() - start);
+            let acc = &mut scratch.acc[..height * set.len()];
+            let sums = &mut scratch.sums[..height * set.len()];
+            sums.fill(Line::zero());
+            for group in 0..count {
+                let k = groups.padded(group);
+                acc.fill(Line::zero());
+                let tile = Tile {
+                    a: &rows.words[start * rows.stride + k.start / A::K..],
+                    stride: rows.stride,
+                    rows: height,
+                    b: &b[k.start / B::K..],
+                    panel_stride,
+                    panels: set.len(),
+                    lines: k.len() / B::K,
+                };
+                // SAFETY: kernels only ask for the features of their instruction set, and `Family::select`
+                // hands out none that this CPU lacks.
+                unsafe { (kernel.tile)(tile, acc) };
+                for (i, (acc, sums)) in acc.iter().zip(sums.iter_mut()).enumerate() {
+                    let (row, panel) = (start + i / set.len(), set.start + i % set.len());
+                    let at = panel * count + group;
+                    let columns =
+                        Columns { scale: &panels.scale[at], zero: &panels.zero[at], sum: &panels.sum[at] };
+                    let products = C::correct(acc, columns, rows.sums[row * count + group], rows.zero[row]);
+                    self.product.output.fold(&products, columns, sums);
+                }
+            }
+            for (i, sums) in sums.chunks_exact_mut(set.len()).enumerate() {
+                let row = start + i;
+                let out = self.rectangle.row(self.rectangle.rows.start + row, columns.clone());
+                self.product.output.finish(rows.scale[row], columns.start, sums, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! From accumulators to outputs: zero points, scales, bias, activation, requantization.
+//!
+//! With stored codes a, b and their zero points, and the row sum r = Σ (a − z_a) over the group,
+//!
+//! ```text
+//! Σ (a − z_a)(b − z_b) = Σ a·b − z_b · r − z_a · Σ b
+//! ```
+//!
+//! in int32 modulo 2³², exact because the left side is in range. Float outputs are then
+//! `y = activation((Σ_groups f32(t_g) · scale_g) · scale_row + bias)`, groups ascending and every operation
+//! rounded by itself, so that any instruction set and any number of threads give the same bits.
+
+use crate::activation::Activation;
+use crate::mem::{Line, LineF32, LineI32};
+use crate::quantize::{Affine, encode};
+
+/// What is known of a panel in a group.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub(crate) scale: &'a LineF32,
+    pub(crate) zero: &'a LineI32,
+    pub(crate) sum: &'a LineI32,
+}
+
+/// An accumulator type: how its products are freed of zero points.
+pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
+    /// The corrected products of a row and a panel.
+    type Product: Copy + Default;
+    /// `acc − zero · row_sum − row_zero · column_sum`.
+    fn correct(acc: &Line<Self, 16>, columns: Columns<'_>, row_sum: Self, row_zero: i32) -> Line<Self, 16>;
+    /// The product as float32.
+    fn to_f32(self) -> f32;
+}
+
+impl Accumulator for i32 {
+    type Product = i32;
+
+    #[inline(always)]
+    fn correct(acc: &LineI32, columns: Columns<'_>, row_sum: i32, row_zero: i32) -> LineI32 {
+        let mut out = *acc;
+        for (i, t) in out.0.iter_mut().enumerate() {
+            *t = t
+                .wrapping_sub(columns.zero.0[i].wrapping_mul(row_sum))
+                .wrapping_sub(row_zero.wrapping_mul(columns.sum.0[i]));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+}
+
+impl Accumulator for f32 {
+    type Product = f32;
+
+    #[inline(always)]
+    fn correct(acc: &LineF32, columns: Columns<'_>, row_sum: f32, _: i32) -> LineF32 {
+        let mut out = *acc;
+        for (i, t) in out.0.iter_mut().enumerate() {
+            *t -= columns.zero.0[i] as f32 * row_sum;
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+/// What becomes of the products.
+pub(crate) trait Output<C>: Sync {
+    /// What the groups of a product add up to.
+    type Sum: Copy + Default + Send;
+    /// An element of the result.
+    type Element: Copy + Send;
+    /// Adds the products of one group.
+    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut Line<Self::Sum, 16>);
+    /// Turns the sums of a row into `out`, which begins at column `column`. Sums may be used as scratch.
+    fn finish(&self, row_scale: f32, column: usize, sums: &mut [Line<Self::Sum, 16>], out: &mut [Self::Element]);
+}
+
+/// The integer sums themselves. There is one group.
+pub(crate) struct Exact;
+
+impl Output<i32> for Exact {
+    type Sum = i32;
+    type Element = i32;
+
+    #[inline(always)]
+    fn fold(&self, products: &LineI32, _: Columns<'_>, sums: &mut LineI32) {
+        for (sum, product) in sums.0.iter_mut().zip(&products.0) {
+            *sum = sum.wrapping_add(*product);
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, _: f32, _: usize, sums: &mut [LineI32], out: &mut [i32]) {
+        for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
+            out.copy_from_slice(&line.0[..out.len()]);
+        }
+    }
+}
+
+/// float32: scaled, biased, activated.
+#[derive(Clone, Copy)]
+pub(crate) struct Float<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+}
+
+impl Float<'_> {
+    #[inline(always)]
+    fn finish_lines(&self, row_scale: f32, column: usize, sums: &mut [LineF32], n: usize) {
+        for (p, line) in sums.iter_mut().enumerate() {
+            line.0.iter_mut().for_each(|y| *y *= row_scale);
+            if let Some(bias) = self.bias {
+                let bias = &bias[column + p * 16..column + n.min(p * 16 + 16)];
+                line.0.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+            self.activation.apply_slice(&mut line.0);
+        }
+    }
+}
+
+impl<C: Accumulator> Output<C> for Float<'_> {
+    type Sum = f32;
+    type Element = f32;
+
+    #[inline(always)]
+    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut LineF32) {
+        for i in 0..16 {
+            sums.0[i] += products.0[i].to_f32() * columns.scale.0[i];
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, row_scale: f32, column: usize, sums: &mut [LineF32], out: &mut [f32]) {
+        self.finish_lines(row_scale, column, sums, out.len());
+        for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
+            out.copy_from_slice(&line.0[..out.len()]);
+        }
+    }
+}
+
+/// Codes of the next layer: what [`Float`] gives, quantized. Signed codes are stored as their bit pattern.
+pub(crate) struct Requantized<'a> {
+    pub(crate) float: Float<'a>,
+    pub(crate) affine: Affine,
+}
+
+impl<C: Accumulator> Output<C> for Requantized<'_> {
+    type Sum = f32;
+    type Element = u8;
+
+    #[inline(always)]
+    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut LineF32) {
+        self.float.fold(products, columns, sums);
+    }
+
+    #[inline(always)]
+    fn finish(&self, row_scale: f32, column: usize, sums: &mut [LineF32], out: &mut [u8]) {
+        self.float.finish_lines(row_scale, column, sums, out.len());
+        for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
+            let mut codes = [0i16; 16];
+            encode(&line.0, &self.affine, &mut codes);
+            out.iter_mut().zip(codes).for_each(|(out, code)| *out = code as u8);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! AVX2 kernels. Sixteen registers: 6 × 16 tiles hold twelve accumulators, two lines of B and a broadcast.
+//!
+//! Integer products go through `vpmaddwd` on 16-bit pairs, which is exact for any 8-bit operands;
+//! `vpmaddubsw` would be twice as wide but saturates at 2 · 255 · 127.
+#![forbid(unsafe_code)]
+
+use super::{Accumulators, Kernel, Tile, load_sums, store_sums, WordI16, by_shape};
+use crate::isa::{Isa, avx2};
+use crate::mem::{LineF32, LineI8, LineI16, LineU4};
+use std::arch::x86_64::*;
+
+pub(crate) const PAIRS: Kernel<WordI16, LineI16, i32> = Kernel {
+    name: "gemm_i16_i16_i32_6x16_avx2",
+    isa: Isa::Avx2,
+    mr: 6,
+    panels: 1,
+    max_m: usize::MAX,
+    tile: pairs,
+};
+
+pub(crate) const PAIRS_I8: Kernel<WordI16, LineI8, i32> = Kernel {
+    name: "gemm_i16_i8_i32_3x16_avx2",
+    isa: Isa::Avx2,
+    mr: 3,
+    panels: 1,
+    // Widening on the fly costs 3 operations per 32 weights and row tile; from the third tile on it is
+    // cheaper to widen once into a buffer.
+    max_m: 6,
+    tile: pairs_i8,
+};
+
+pub(crate) const PAIRS_U4: Kernel<WordI16, LineU4, i32> = Kernel {
+    name: "gemm_i16_u4_i32_3x16_avx2",
+    isa: Isa::Avx2,
+    mr: 3,
+    panels: 1,
+    max_m: 6,
+    tile: pairs_u4,
+};
+
+pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
+    name: "gemm_f32_f32_f32_6x16_avx2",
+    isa: Isa::Avx2,
+    mr: 6,
+    panels: 1,
+    max_m: usize::MAX,
+    tile: floats,
+};
+
+pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> = Kernel {
+    name: "gemm_f32_i8_f32_2x32_avx2",
+    isa: Isa::Avx2,
+    mr: 2,
+    panels: 2,
+    max_m: 4,
+    tile: floats_i8,
+};
+
+pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> = Kernel {
+    name: "gemm_f32_u4_f32_2x32_avx2",
+    isa: Isa::Avx2,
+    mr: 2,
+    panels: 2,
+    max_m: 4,
+    tile: floats_u4,
+};
+
+avx2! {
+    fn pairs(t: Tile<'_, WordI16, LineI16>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, pairs_tile, [1 2 3 4 5 6] x [1]);
+    }
+
+    fn pairs_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordI16, LineI16>,
+        acc: Accumulators<'_, i32>,
+    ) {
+        let a = t.rows_of::<1, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
+        for (l, line) in t.panel(0).iter().enumerate() {
+            let b: [__m256i; 2] = [line.load(0), line.load(1)];
+            for row in 0..ROWS {
+                let a = broadcast_pair(a[row][l][0]);
+                for half in 0..2 {
+                    sums[row][0][half] = _mm256_add_epi32(sums[row][0][half], _mm256_madd_epi16(a, b[half]));
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn pairs_i8(t: Tile<'_, WordI16, LineI8>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, pairs_i8_tile, [1 2 3] x [1]);
+    }
+
+    fn pairs_i8_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordI16, LineI8>,
+        acc: Accumulators<'_, i32>,
+    ) {
+        let a = t.rows_of::<2, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
+        for (l, line) in t.panel(0).iter().enumerate() {
+            for half in 0..2 {
+                let bytes: __m256i = line.load(half);
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+                let odd = _mm256_srai_epi16::<8>(bytes);
+                for row in 0..ROWS {
+                    let [a_even, a_odd] = a[row][l];
+                    let products = _mm256_madd_epi16(broadcast_pair(a_even), even);
+                    let sum = _mm256_add_epi32(sums[row][0][half], products);
+                    sums[row][0][half] = _mm256_add_epi32(sum, _mm256_madd_epi16(broadcast_pair(a_odd), odd));
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn pairs_u4(t: Tile<'_, WordI16, LineU4>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, pairs_u4_tile, [1 2 3] x [1]);
+    }
+
+    fn pairs_u4_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordI16, LineU4>,
+        acc: Accumulators<'_, i32>,
+    ) {
+        let low = _mm256_set1_epi16(0x0F);
+        let a = t.rows_of::<4, ROWS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
+        for (l, line) in t.panel(0).iter().enumerate() {
+            for half in 0..2 {
+                let x: __m256i = line.load(half);
+                let b = [
+                    _mm256_and_si256(x, low),
+                    _mm256_and_si256(_mm256_srli_epi16::<8>(x), low),
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(x), low),
+                    _mm256_srli_epi16::<12>(x),
+                ];
+                for row in 0..ROWS {
+                    for (pair, b) in a[row][l].iter().zip(b) {
+                        let product = _mm256_madd_epi16(broadcast_pair(*pair), b);
+                        sums[row][0][half] = _mm256_add_epi32(sums[row][0][half], product);
+                    }
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_tile, [1 2 3 4 5 6] x [1]);
+    }
+
+    fn floats_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineF32>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        let a = t.rows_of::<1, ROWS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
+        for (l, line) in t.panel(0).iter().enumerate() {
+            let b: [__m256; 2] = [line.load(0), line.load(1)];
+            for row in 0..ROWS {
+                let a = _mm256_set1_ps(a[row][l][0]);
+                for half in 0..2 {
+                    sums[row][0][half] = _mm256_fmadd_ps(a, b[half], sums[row][0][half]);
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_i8_tile, [1 2] x [1 2]);
+    }
+
+    fn floats_i8_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineI8>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        let a = t.rows_of::<4, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    let x: __m256i = b[panel][l].load(half);
+                    let weights = [
+                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(x)),
+                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<16>(x)),
+                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<8>(x)),
+                        _mm256_srai_epi32::<24>(x),
+                    ];
+                    for (k, weight) in weights.into_iter().enumerate() {
+                        let weight = _mm256_cvtepi32_ps(weight);
+                        for row in 0..ROWS {
+                            let sum = &mut sums[row][panel][half];
+                            *sum = _mm256_fmadd_ps(_mm256_set1_ps(a[row][l][k]), weight, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_u4_tile, [1 2] x [1 2]);
+    }
+
+    fn floats_u4_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, f32, LineU4>,
+        acc: Accumulators<'_, f32>,
+    ) {
+        let low = _mm256_set1_epi8(0x0F);
+        // Byte k of each dword, zero-extended: one shuffle does the shift and the mask.
+        let mut byte = [_mm256_set1_epi32(0x8080_8000_u32 as i32); 4];
+        for (k, byte) in byte.iter_mut().enumerate() {
+            let first = _mm_add_epi32(_mm_setr_epi32(0, 4, 8, 12), _mm_set1_epi32(k as i32));
+            *byte = _mm256_or_si256(*byte, _mm256_broadcastsi128_si256(first));
+        }
+        let a = t.rows_of::<8, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    let x: __m256i = b[panel][l].load(half);
+                    let nibbles = [_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16::<4>(x), low)];
+                    for k in 0..8 {
+                        let weight = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(nibbles[k / 4], byte[k % 4]));
+                        for row in 0..ROWS {
+                            let sum = &mut sums[row][panel][half];
+                            *sum = _mm256_fmadd_ps(_mm256_set1_ps(a[row][l][k]), weight, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        store_sums(sums, acc);
+    }
+
+    #[inline]
+    fn broadcast_pair(pair: WordI16) -> __m256i {
+        _mm256_set1_epi32(i32::from(pair[0] as u16) | i32::from(pair[1]) << 16)
+    }
+}

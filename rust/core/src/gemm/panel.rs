@@ -1,0 +1,364 @@
+//! Packed weights: the one layout that every kernel reads, and its widening for those that want wider numbers.
+//!
+//! A panel is sixteen columns of the product (rows of the weight). Its lines of 64 bytes hold, for each of the
+//! sixteen columns, codes that are neighbours along k:
+//!
+//! ```text
+//! LineI8   column 0: k k+1 k+2 k+3 | column 1: k … k+3 | … | column 15        4 k a line
+//! LineU4   the same with k+4 … k+7 in the high nibbles                        8 k a line
+//! ```
+//!
+//! That is an operand of `vpdpbusd` as it stands, and two shifts of 16-bit lanes widen it for `vpmaddwd`, so one
+//! layout serves every instruction set. Groups start on a line of their own; gaps are filled with zeros, which
+//! meet zeros of A. Widths up to 4 bits are stored as unsigned nibbles, wider codes as int8; `zero` and `sum`
+//! are in terms of what is stored.
+
+use super::kernel::Lines;
+use crate::error::Error;
+use crate::isa::{Isa, Op};
+use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineU4, zeroed};
+use crate::parallel;
+use std::ops::Range;
+
+/// Columns of a panel.
+pub(crate) const WIDTH: usize = 16;
+
+/// How the inner dimension falls into groups that share a scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Groups {
+    /// Elements along k.
+    pub(crate) k: usize,
+    /// Elements of a group; the last may be shorter.
+    pub(crate) size: usize,
+    /// Elements of a stored line: a group starts at a multiple of it.
+    pub(crate) unit: usize,
+}
+
+impl Groups {
+    pub(crate) fn count(self) -> usize {
+        self.k.div_ceil(self.size)
+    }
+
+    /// The elements of group `group`.
+    pub(crate) fn range(self, group: usize) -> Range<usize> {
+        group * self.size..self.k.min((group + 1) * self.size)
+    }
+
+    /// Where group `group` lies in padded rows and panels, in elements.
+    pub(crate) fn padded(self, group: usize) -> Range<usize> {
+        let start = group * self.size.next_multiple_of(self.unit);
+        start..start + self.range(group).len().next_multiple_of(self.unit)
+    }
+
+    /// The length of a padded row.
+    pub(crate) fn padded_k(self) -> usize {
+        if self.k == 0 { 0 } else { self.padded(self.count() - 1).end }
+    }
+
+    /// Whether padded and plain rows are the same.
+    pub(crate) fn is_dense(self) -> bool {
+        self.padded_k() == self.k
+    }
+}
+
+/// The codes of a packed weight.
+#[derive(Debug, Clone)]
+pub(crate) enum Codes {
+    I8(Vec<LineI8>),
+    U4(Vec<LineU4>),
+}
+
+/// A weight (n, k) packed for products, with what the epilogue needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Panels {
+    pub(crate) n: usize,
+    pub(crate) groups: Groups,
+    pub(crate) codes: Codes,
+    /// One line for each panel and group: `[panel][group]`.
+    pub(crate) scale: Vec<LineF32>,
+    pub(crate) zero: Vec<LineI32>,
+    /// Sums of the stored codes along k.
+    pub(crate) sum: Vec<LineI32>,
+}
+
+/// Where the codes and parameters of a weight come from, element by element or in runs.
+pub(crate) trait Weight: Sync {
+    /// Writes the codes of sixteen columns (fewer at the right edge: the rest stay 0) for `k` elements, as
+    /// `out[column · k.len() + i]`, shifted by [`Weight::shift`] into the stored range.
+    fn codes(&self, columns: Range<usize>, k: Range<usize>, out: &mut [i8]);
+    /// What is added to a code to store it.
+    fn shift(&self) -> i32;
+    /// Whether stored codes are 0..=15.
+    fn nibbles(&self) -> bool;
+    /// Scale and zero point of a column in a group.
+    fn parameters(&self, column: usize, group: usize) -> (f32, i32);
+}
+
+impl Panels {
+    /// Packs a weight of `n` columns whose inner dimension `k` falls into groups of `group` elements.
+    pub(crate) fn pack(weight: &impl Weight, n: usize, k: usize, group: usize) -> Result<Panels, Error> {
+        let unit = if weight.nibbles() { LineU4::K } else { LineI8::K };
+        let groups = Groups { k, size: group.clamp(1, k.max(1)), unit };
+        let count = n.div_ceil(WIDTH);
+        let lines = groups.padded_k() / unit;
+        let mut panels = Panels {
+            n,
+            groups,
+            codes: Codes::I8(Vec::new()),
+            scale: zeroed_lines(count * groups.count())?,
+            zero: zeroed_lines(count * groups.count())?,
+            sum: zeroed_lines(count * groups.count())?,
+        };
+        panels.codes = if weight.nibbles() {
+            let mut codes = zeroed_lines::<u8, 64>(count * lines)?;
+            let join = |bytes: &[i8], out: &mut LineU4| {
+                // Two lines of bytes become one of nibbles.
+                for (i, byte) in out.0.iter_mut().enumerate() {
+                    let at = i / 4 * 8 + i % 4;
+                    *byte = bytes[at] as u8 | (bytes[at + 4] as u8) << 4;
+                }
+            };
+            fill(weight, n, groups, &mut codes, join)?;
+            Codes::U4(codes)
+        } else {
+            let mut codes = zeroed_lines::<i8, 64>(count * lines)?;
+            fill(weight, n, groups, &mut codes, |bytes, out| out.0.copy_from_slice(bytes))?;
+            Codes::I8(codes)
+        };
+        panels.describe(weight);
+        Ok(panels)
+    }
+
+    /// Fills in the scales, zero points and sums.
+    fn describe(&mut self, weight: &impl Weight) {
+        let groups = self.groups;
+        for panel in 0..self.n.div_ceil(WIDTH) {
+            for group in 0..groups.count() {
+                let at = panel * groups.count() + group;
+                for column in 0..WIDTH.min(self.n - panel * WIDTH) {
+                    let (scale, zero) = weight.parameters(panel * WIDTH + column, group);
+                    self.scale[at].0[column] = scale;
+                    self.zero[at].0[column] = zero + weight.shift();
+                }
+                let lines = groups.padded(group);
+                let start = panel * self.lines();
+                let lines = start + lines.start / groups.unit..start + lines.end / groups.unit;
+                self.sum[at] = match &self.codes {
+                    Codes::I8(codes) => sum_lines(&codes[lines], |line, c| {
+                        line.0[4 * c..4 * c + 4].iter().map(|&x| i32::from(x)).sum()
+                    }),
+                    Codes::U4(codes) => sum_lines(&codes[lines], |line, c| {
+                        line.0[4 * c..4 * c + 4].iter().map(|&x| i32::from(x & 15) + i32::from(x >> 4)).sum()
+                    }),
+                };
+            }
+        }
+    }
+
+    /// Panels of sixteen columns.
+    pub(crate) fn count(&self) -> usize {
+        self.n.div_ceil(WIDTH)
+    }
+
+    /// Stored lines of a panel.
+    pub(crate) fn lines(&self) -> usize {
+        self.groups.padded_k() / self.groups.unit
+    }
+
+    /// Bytes in memory.
+    pub fn nbytes(&self) -> usize {
+        let codes = match &self.codes {
+            Codes::I8(lines) => lines.len(),
+            Codes::U4(lines) => lines.len(),
+        };
+        (codes + self.scale.len() + self.zero.len() + self.sum.len()) * 64
+    }
+
+    /// The shape (n, k) of the weight.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n, self.groups.k)
+    }
+}
+
+fn sum_lines<T>(lines: &[T], sum: impl Fn(&T, usize) -> i32) -> LineI32 {
+    let mut out = LineI32::zero();
+    for line in lines {
+        for (c, total) in out.0.iter_mut().enumerate() {
+            *total += sum(line, c);
+        }
+    }
+    out
+}
+
+fn zeroed_lines<T: Copy + Default, const N: usize>(len: usize) -> Result<Vec<Line<T, N>>, Error> {
+    zeroed(len)
+}
+
+/// Writes the lines of every panel: byte lines are gathered in a small buffer and handed to `join`, one or two at
+/// a time, as many as `T` holds.
+fn fill<T: Lines>(
+    weight: &impl Weight,
+    n: usize,
+    groups: Groups,
+    out: &mut [T],
+    join: impl Fn(&[i8], &mut T) + Sync,
+) -> Result<(), Error> {
+    let lines = groups.padded_k() / groups.unit;
+    // About a nanosecond for four bytes.
+    let nanoseconds = n * groups.k / 4;
+    parallel::for_each_chunk(out, lines.max(1), nanoseconds, |panel, out| {
+        let columns = panel * WIDTH..n.min((panel + 1) * WIDTH);
+        let mut codes = Vec::new();
+        for group in 0..groups.count() {
+            let (k, padded) = (groups.range(group), groups.padded(group));
+            codes.clear();
+            codes.resize(WIDTH * k.len(), 0);
+            weight.codes(columns.clone(), k.clone(), &mut codes);
+            let mut bytes = [0; 2 * 64];
+            for (l, line) in out[padded.start / groups.unit..padded.end / groups.unit].iter_mut().enumerate() {
+                bytes.fill(0);
+                let here = l * T::K..k.len().min((l + 1) * T::K);
+                for c in 0..columns.len() {
+                    let source = &codes[c * k.len()..][here.clone()];
+                    bytes[c * T::K..][..source.len()].copy_from_slice(source);
+                }
+                join(&bytes[..WIDTH * T::K], line);
+            }
+        }
+    })
+}
+
+/// A line of B that stored codes can be widened to.
+pub(crate) trait Staged: Lines {
+    /// The stored lines themselves, where no widening is needed.
+    fn borrow(codes: &Codes) -> Option<&[Self]>;
+    /// Widens stored lines: each becomes `stored K / Self::K` lines of `out`.
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]);
+}
+
+/// Runs [`Staged::widen`] compiled for an instruction set.
+pub(crate) struct Widen<'a, B> {
+    pub(crate) codes: &'a Codes,
+    pub(crate) lines: Range<usize>,
+    pub(crate) out: &'a mut [B],
+}
+
+impl<B: Staged> Op for Widen<'_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        B::widen(self.codes, self.lines, self.out);
+    }
+}
+
+impl<B: Staged> Widen<'_, B> {
+    pub(crate) fn on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
+impl Staged for LineI8 {
+    fn borrow(codes: &Codes) -> Option<&[Self]> {
+        match codes {
+            Codes::I8(lines) => Some(lines),
+            Codes::U4(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
+        match codes {
+            Codes::I8(codes) => out.copy_from_slice(&codes[lines]),
+            Codes::U4(codes) => {
+                for (line, [low, high]) in codes[lines].iter().zip(out.as_chunks_mut().0) {
+                    for i in 0..64 {
+                        low.0[i] = (line.0[i] & 15) as i8;
+                        high.0[i] = (line.0[i] >> 4) as i8;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Staged for LineU4 {
+    fn borrow(codes: &Codes) -> Option<&[Self]> {
+        match codes {
+            Codes::U4(lines) => Some(lines),
+            Codes::I8(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
+        if let Codes::U4(codes) = codes {
+            out.copy_from_slice(&codes[lines]);
+        }
+    }
+}
+
+impl Staged for LineI16 {
+    fn borrow(_: &Codes) -> Option<&[Self]> {
+        None
+    }
+
+    #[inline(always)]
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
+        match codes {
+            Codes::I8(codes) => {
+                for (line, [even, odd]) in codes[lines].iter().zip(out.as_chunks_mut().0) {
+                    let line: &LineI16 = line.cast();
+                    for i in 0..32 {
+                        even.0[i] = line.0[i] << 8 >> 8;
+                        odd.0[i] = line.0[i] >> 8;
+                    }
+                }
+            }
+            Codes::U4(codes) => {
+                for (line, [low_even, low_odd, high_even, high_odd]) in
+                    codes[lines].iter().zip(out.as_chunks_mut().0)
+                {
+                    let line: &Line<u16, 32> = line.cast();
+                    for i in 0..32 {
+                        low_even.0[i] = (line.0[i] & 15) as i16;
+                        low_odd.0[i] = (line.0[i] >> 8 & 15) as i16;
+                        high_even.0[i] = (line.0[i] >> 4 & 15) as i16;
+                        high_odd.0[i] = (line.0[i] >> 12) as i16;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Staged for LineF32 {
+    fn borrow(_: &Codes) -> Option<&[Self]> {
+        None
+    }
+
+    #[inline(always)]
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
+        match codes {
+            Codes::I8(codes) => {
+                for (line, out) in codes[lines].iter().zip(out.as_chunks_mut::<4>().0) {
+                    let line: &LineI32 = line.cast();
+                    for i in 0..16 {
+                        for (k, out) in out.iter_mut().enumerate() {
+                            out.0[i] = (line.0[i] << (24 - 8 * k) >> 24) as f32;
+                        }
+                    }
+                }
+            }
+            Codes::U4(codes) => {
+                for (line, out) in codes[lines].iter().zip(out.as_chunks_mut::<8>().0) {
+                    let line: &LineI32 = line.cast();
+                    for i in 0..16 {
+                        for (k, out) in out.iter_mut().enumerate() {
+                            out.0[i] = (line.0[i] >> (8 * (k % 4) + 4 * (k / 4)) & 15) as f32;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

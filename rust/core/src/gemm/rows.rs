@@ -1,0 +1,257 @@
+//! The rows of A as the kernels read them: quantized on the way where asked, padded to whole lines, with the
+//! sums that the epilogue needs. Rows are never packed into panels: kernels broadcast from them as they lie.
+
+use super::kernel::{Word, WordI16, WordU8};
+use super::panel::Groups;
+use crate::error::Error;
+use crate::mem::zeroed;
+use crate::qparams::{self, Target};
+use crate::quantize::{Affine, encode};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// How a float32 input becomes codes.
+#[derive(Debug, Clone, Copy)]
+pub enum Input {
+    /// Scale and zero point of each row from the row's own range.
+    PerToken(Target),
+    /// One scale and zero point for all, from the range of the whole input.
+    PerTensor(Target),
+    /// Scale and zero point known beforehand.
+    Static(Affine),
+}
+
+/// Where the rows come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// float32, multiplied as they are.
+    Floats(&'a [f32]),
+    /// float32, quantized row by row.
+    PerToken(&'a [f32], Target),
+    /// float32, quantized with given parameters.
+    Static(&'a [f32], Affine),
+    /// Codes with one zero point.
+    I8(&'a [i8], i32),
+    /// Codes with one zero point.
+    U8(&'a [u8], i32),
+}
+
+/// A block of rows, ready for the kernels.
+pub(crate) struct Rows<'a, A: Word, C: Copy> {
+    pub(crate) words: Cow<'a, [A]>,
+    /// Words from one row to the next.
+    pub(crate) stride: usize,
+    /// `[row][group]`: the sum of what is stored, less the zero point of each element.
+    pub(crate) sums: Vec<C>,
+    /// Zero point of each row, in terms of what is stored.
+    pub(crate) zero: Vec<i32>,
+    /// Scale of each row.
+    pub(crate) scale: Vec<f32>,
+}
+
+/// A word type that rows can be prepared as.
+pub(crate) trait Prepare: Word {
+    type Sum: Copy + Send + Sync;
+    /// Prepares rows `rows` of the source, for weights grouped as `groups`.
+    ///
+    /// # Errors
+    /// The flat index of an element that is to be quantized and is NaN or infinite, or no memory.
+    fn prepare<'a>(
+        source: Source<'a>,
+        rows: Range<usize>,
+        groups: Groups,
+    ) -> Result<Rows<'a, Self, Self::Sum>, Refusal>;
+}
+
+/// Why rows could not be prepared.
+pub(crate) enum Refusal {
+    NotFinite(usize),
+    Other(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Other(error)
+    }
+}
+
+impl Prepare for f32 {
+    type Sum = f32;
+
+    #[inline(always)]
+    fn prepare<'a>(
+        source: Source<'a>,
+        rows: Range<usize>,
+        groups: Groups,
+    ) -> Result<Rows<'a, f32, f32>, Refusal> {
+        let Source::Floats(x) = source else { unreachable!("integer codes go to integer kernels") };
+        let (k, count) = (groups.k, groups.count());
+        let mut sums = zeroed(rows.len() * count)?;
+        for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(count.max(1))) {
+            for (group, sum) in sums.iter_mut().enumerate() {
+                *sum = lane_sum(&x[row * k..][groups.range(group)]);
+            }
+        }
+        let stride = groups.padded_k();
+        let words = if groups.is_dense() {
+            Cow::Borrowed(&x[rows.start * k..rows.end * k])
+        } else {
+            let mut words = zeroed(rows.len() * stride)?;
+            for (row, out) in rows.clone().zip(words.chunks_exact_mut(stride)) {
+                for group in 0..count {
+                    let part = &x[row * k..][groups.range(group)];
+                    out[groups.padded(group).start..][..part.len()].copy_from_slice(part);
+                }
+            }
+            Cow::Owned(words)
+        };
+        Ok(Rows { words, stride, sums, zero: vec![0; rows.len()], scale: vec![1.0; rows.len()] })
+    }
+}
+
+/// Word types that hold integer codes.
+pub(crate) trait Arrange: Word {
+    /// What is added to a signed and to an unsigned 8-bit code to store it.
+    const SHIFT: [i32; 2];
+    /// Stores codes, already shifted, as words: `out.len() · Self::K` codes.
+    fn arrange(codes: &[i16], out: &mut [Self]);
+}
+
+impl Arrange for WordU8 {
+    const SHIFT: [i32; 2] = [128, 0];
+
+    #[inline(always)]
+    fn arrange(codes: &[i16], out: &mut [Self]) {
+        for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out) {
+            *out = codes.map(|code| code as u8);
+        }
+    }
+}
+
+impl Arrange for WordI16 {
+    const SHIFT: [i32; 2] = [0, 0];
+
+    #[inline(always)]
+    fn arrange(codes: &[i16], out: &mut [Self]) {
+        for ([k0, k1, k2, k3], [even, odd]) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+            *even = [*k0, *k2];
+            *odd = [*k1, *k3];
+        }
+    }
+}
+
+impl<A: Arrange + Default> Prepare for A {
+    type Sum = i32;
+
+    #[inline(always)]
+    fn prepare<'a>(
+        source: Source<'a>,
+        rows: Range<usize>,
+        groups: Groups,
+    ) -> Result<Rows<'a, A, i32>, Refusal> {
+        let (k, count, padded) = (groups.k, groups.count(), groups.padded_k());
+        // Padding to whole lines of B keeps every word that a kernel reads inside the row.
+        let stride = padded / A::K;
+        let mut words = zeroed::<A>(rows.len() * stride)?;
+        let mut sums = zeroed(rows.len() * count)?;
+        let mut zero = zeroed(rows.len())?;
+        let mut scale = zeroed(rows.len())?;
+        let mut codes = zeroed::<i16>(k)?;
+        let mut padded_codes = zeroed::<i16>(if groups.is_dense() { 0 } else { padded })?;
+        for (i, row) in rows.enumerate() {
+            let at = row * k..(row + 1) * k;
+            let (affine, shift) = match source {
+                Source::PerToken(x, target) => {
+                    let affine = of_row(&x[at.clone()], &target).map_err(|i| Refusal::NotFinite(row * k + i))?;
+                    (affine, A::SHIFT[usize::from(target.qmin >= 0)])
+                }
+                Source::Static(x, affine) => {
+                    range(&x[at.clone()]).map_err(|i| Refusal::NotFinite(row * k + i))?;
+                    (affine, A::SHIFT[usize::from(affine.qmin >= 0)])
+                }
+                Source::I8(_, zero) => (Affine { scale: 1.0, zero_point: zero, qmin: -128, qmax: 127 }, A::SHIFT[0]),
+                Source::U8(_, zero) => (Affine { scale: 1.0, zero_point: zero, qmin: 0, qmax: 255 }, A::SHIFT[1]),
+                Source::Floats(_) => unreachable!("float32 rows go to float32 kernels"),
+            };
+            match source {
+                Source::PerToken(x, _) | Source::Static(x, _) => encode(&x[at], &affine, &mut codes),
+                Source::I8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
+                Source::U8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
+                Source::Floats(_) => {}
+            }
+            codes.iter_mut().for_each(|code| *code += shift as i16);
+            zero[i] = affine.zero_point + shift;
+            scale[i] = affine.scale;
+            for (group, sum) in sums[i * count..(i + 1) * count].iter_mut().enumerate() {
+                let part = &codes[groups.range(group)];
+                let total: i32 = part.iter().map(|&code| i32::from(code)).sum();
+                *sum = total.wrapping_sub((part.len() as i32).wrapping_mul(zero[i]));
+                if !groups.is_dense() {
+                    padded_codes[groups.padded(group).start..][..part.len()].copy_from_slice(part);
+                }
+            }
+            let codes = if groups.is_dense() { &codes } else { &padded_codes };
+            A::arrange(codes, &mut words[i * stride..(i + 1) * stride]);
+        }
+        Ok(Rows { words: Cow::Owned(words), stride, sums, zero, scale })
+    }
+}
+
+/// Scale and zero point of one row from its own range, or the index of its first NaN or infinity.
+#[inline(always)]
+fn of_row(x: &[f32], target: &Target) -> Result<Affine, usize> {
+    let (lo, hi) = range(x)?;
+    let (scale, zero_point) = qparams::one(lo, hi, target);
+    Ok(Affine { scale, zero_point, qmin: target.qmin, qmax: target.qmax })
+}
+
+/// The smallest and the largest element and 0, or the index of the first NaN or infinity.
+#[inline(always)]
+pub(crate) fn range(x: &[f32]) -> Result<(f32, f32), usize> {
+    let mut lo = [0.0f32; 16];
+    let mut hi = [0.0f32; 16];
+    let mut top = [0u32; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    let mut see = |i: usize, x: f32| {
+        lo[i] = if x < lo[i] { x } else { lo[i] };
+        hi[i] = if x > hi[i] { x } else { hi[i] };
+        // As integers, the magnitudes of NaN and infinity are above all others.
+        top[i] = top[i].max(x.to_bits() & 0x7FFF_FFFF);
+    };
+    for chunk in chunks {
+        for (i, x) in chunk.iter().enumerate() {
+            see(i, *x);
+        }
+    }
+    for (i, x) in tail.iter().enumerate() {
+        see(i, *x);
+    }
+    if top.iter().any(|top| *top >= f32::INFINITY.to_bits()) {
+        return Err(x.iter().position(|x| !x.is_finite()).unwrap_or(0));
+    }
+    Ok((lo.into_iter().fold(0.0, f32::min), hi.into_iter().fold(0.0, f32::max)))
+}
+
+/// The sum in sixteen lanes (element i in lane i mod 16), the lanes then added by halves: one order for every
+/// instruction set.
+#[inline(always)]
+pub(crate) fn lane_sum(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane += x;
+    }
+    let mut half = 8;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}

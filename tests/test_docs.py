@@ -1,0 +1,118 @@
+"""The documentation is true: its code runs, and its tables list what the registries hold."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qrs
+from qrs import _core
+
+ROOT = Path(__file__).parents[1]
+PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
+MODULES = sorted(
+    ".".join(("qrs", *path.relative_to(ROOT / "python/qrs").with_suffix("").parts)).removesuffix(".__init__")
+    for path in (ROOT / "python/qrs").rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(page):
+    """The ```python blocks of a page as (line, code)."""
+    text = page.read_text()
+    for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield text[: match.start(1)].count("\n") + 1, match[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_blocks_run(page, tmp_path, monkeypatch):
+    """In one namespace per page and in order, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for line, code in blocks(page):
+        # Padding makes tracebacks show the line of the page.
+        exec(compile("\n" * (line - 1) + code, name(page), "exec"), names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with np.printoptions():
+        loaded = importlib.import_module(module)
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        failed, _ = doctest.testmod(loaded, optionflags=flags, extraglobs={"np": np, "qrs": qrs})
+    assert not failed
+
+
+def test_public_names_have_an_example():
+    """Every public function and class of the top level shows a use that the tests run."""
+    without = []
+    for public in qrs.__all__:
+        thing = getattr(qrs, public)
+        described = callable(thing) and not (isinstance(thing, type) and issubclass(thing, Exception))
+        if described and (getattr(thing, "__module__", None) or "").startswith("qrs."):
+            text = (thing.__doc__ or "") + (getattr(thing, "__init__", None).__doc__ or "")
+            if thing.__module__ != "qrs._core" and ">>>" not in text:
+                without.append(public)
+    assert not without
+
+
+# ---- tables
+
+
+def table(page, kind):
+    """The cells of the table marked `<!-- table: kind -->`, without markup, header left out."""
+    text = (ROOT / page).read_text()
+    found = re.search(rf"<!-- table: {kind} -->\n((?:\|.*\n)+)", text)
+    assert found, f"{page} has no table {kind}"
+    rows = found[1].strip().splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def first_column(page, kind):
+    return [re.match(r"[\w-]+", row[0])[0] for row in table(page, kind)]
+
+
+def test_the_format_table_is_the_registry():
+    rows = [
+        [r["name"], str(r["bits"]), "yes" if r["signed"] else "no", r["min"], r["max"]]
+        for r in _core.formats()
+    ]
+    written = table("docs/formats.md", "formats")
+    assert [[*row[:3], *(int(cell.replace("−", "-")) for cell in row[3:5])] for row in written] == rows
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "registry"),
+    [
+        ("docs/numerics.md", "roundings", _core.roundings),
+        ("docs/numerics.md", "scale_dtypes", _core.scale_dtypes),
+        ("docs/numerics.md", "activations", _core.activations),
+    ],
+)
+def test_tables_list_the_registry(page, kind, registry):
+    assert first_column(page, kind) == list(registry())
+
+
+def test_the_instruction_sets_of_this_machine_are_in_the_table():
+    assert set(_core.available_isas()) <= set(first_column("docs/embedding.md", "isas"))
+
+
+def test_the_preset_table_is_the_registry():
+    assert first_column("docs/guide.md", "presets") == qrs.Recipe.presets()
+
+
+def test_the_granularity_table_is_the_registry():
+    assert sorted(first_column("docs/numerics.md", "granularities")) == qrs.Granularity.ids()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{name(page)} links to {target}"
