@@ -160,11 +160,6 @@ pub(crate) fn shape(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Ve
     Ok(untyped(name, "", array)?.shape().to_vec())
 }
 
-/// The length of an array's last axis, if it has axes.
-pub(crate) fn last_axis(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
-    Ok(untyped(name, "", array)?.shape().last().copied())
-}
-
 /// Whether `array` is a NumPy array with elements of type `T` in native byte order.
 pub(crate) fn holds<T: Element>(array: &Bound<'_, PyAny>) -> bool {
     array.cast::<PyUntypedArray>().is_ok_and(has_type::<T>)

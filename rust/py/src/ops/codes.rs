@@ -42,9 +42,9 @@ pub(crate) fn quantize(
     check_finite: bool,
     out: Array<'_, '_>,
 ) -> PyResult<()> {
-    let (py, shape) = (x.py(), array::shape("x", x)?);
+    let py = x.py();
     let mut arrays = Arrays::new();
-    let x = arrays.read("x", x)?;
+    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
     let params = params(&mut arrays, scale, zero_point)?;
     let out = arrays.write("out", out)?;
     call(py, || {
@@ -67,9 +67,9 @@ pub(crate) fn fake_quantize(
     seed: u64,
     out: Array<'_, '_>,
 ) -> PyResult<()> {
-    let (py, shape) = (x.py(), array::shape("x", x)?);
+    let py = x.py();
     let mut arrays = Arrays::new();
-    let x = arrays.read("x", x)?;
+    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
     let params = params(&mut arrays, scale, zero_point)?;
     let out = arrays.write("out", out)?;
     call(py, || {
@@ -89,11 +89,11 @@ pub(crate) fn dequantize(
     format: &str,
     out: Array<'_, '_>,
 ) -> PyResult<()> {
-    let (py, shape) = (out.py(), array::shape("out", out)?);
+    let py = out.py();
     let mut arrays = Arrays::new();
     let codes = arrays.read("codes", codes)?;
     let params = params(&mut arrays, scale, zero_point)?;
-    let out = arrays.write("out", out)?;
+    let (out, shape) = (arrays.write("out", out)?, array::shape("out", out)?);
     call(py, || {
         let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
         qrs_core::dequantize(Packed { codes, format, grid: &grid, params }, out)
