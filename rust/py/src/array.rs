@@ -7,8 +7,8 @@
 
 use crate::error::{InternalError, type_error, value_error};
 use numpy::npyffi::{
-    _PyArray_GET_ITEM_DATA, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject_fields,
-    npy_intp,
+    _PyArray_GET_ITEM_DATA, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PY_ARRAY_API,
+    PyArrayObject_fields, npy_intp,
 };
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -215,7 +215,8 @@ fn of_type<'a, 'py, T: Element>(
 
 fn has_type<T: Element>(array: &Bound<'_, PyUntypedArray>) -> bool {
     let dtype = array.dtype();
-    dtype.kind() == T::KIND && dtype.itemsize() == size_of::<T>() && dtype.byteorder() != swapped()
+    let builtin = dtype.num() < NPY_TYPES::NPY_USERDEF as i32; // others' types may claim any letter
+    builtin && dtype.kind() == T::KIND && dtype.itemsize() == size_of::<T>() && dtype.byteorder() != swapped()
 }
 
 /// NumPy's sign for the byte order that this machine does not have.

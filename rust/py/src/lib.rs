@@ -23,7 +23,7 @@ mod _core {
     use crate::ops::codes::{dequantize, dequantize_rows, fake_quantize, pack, qparams, quantize, unpack};
 
     #[pymodule_export]
-    use crate::ops::floats::activate;
+    use crate::ops::floats::{activate, layer_norm, softmax};
 
     #[pymodule_export]
     use crate::ops::machine::{available_isas, get_num_threads, isa, set_isa, set_num_threads};

@@ -1,9 +1,9 @@
 //! The float32 operations beside the products.
 
-use crate::array::Arrays;
+use crate::array::{self, Arrays};
 use crate::error::call;
 use pyo3::prelude::*;
-use qrs_core::Activation;
+use qrs_core::{Activation, LayerNorm};
 
 type Array<'a, 'py> = &'a Bound<'py, PyAny>;
 
@@ -15,4 +15,35 @@ pub(crate) fn activate(x: Array<'_, '_>, activation: &str, out: Array<'_, '_>) -
     let x = arrays.read("x", x)?;
     let out = arrays.write("out", out)?;
     call(py, || qrs_core::activate(x, Activation::from_name(activation)?, out))
+}
+
+/// Write the softmax of `x` along its last axis to `out`.
+#[pyfunction]
+pub(crate) fn softmax(x: Array<'_, '_>, out: Array<'_, '_>) -> PyResult<()> {
+    let py = x.py();
+    let mut arrays = Arrays::new();
+    // A single number is a row of its own.
+    let (x, columns) = (arrays.read("x", x)?, array::shape("x", x)?.last().copied().unwrap_or(1));
+    let out = arrays.write("out", out)?;
+    call(py, || qrs_core::softmax(x, columns, out))
+}
+
+/// Write the layer normalisation of `x + residual` along rows as long as `weight` to `out`.
+#[pyfunction]
+pub(crate) fn layer_norm(
+    x: Array<'_, '_>,
+    residual: Option<Array<'_, '_>>,
+    weight: Array<'_, '_>,
+    bias: Option<Array<'_, '_>>,
+    eps: f32,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = x.py();
+    let mut arrays = Arrays::new();
+    let x = arrays.read("x", x)?;
+    let residual = arrays.read_optional("residual", residual)?;
+    let weight = arrays.read("weight", weight)?;
+    let bias = arrays.read_optional("bias", bias)?;
+    let out = arrays.write("out", out)?;
+    call(py, || qrs_core::layer_norm(x, residual, LayerNorm { weight, bias, eps }, out))
 }
