@@ -3,7 +3,7 @@
 use crate::array::{self, Arrays};
 use crate::error::call;
 use pyo3::prelude::*;
-use qrs_core::{Activation, LayerNorm};
+use qrs_core::{Activation, Error, LayerNorm};
 
 type Array<'a, 'py> = &'a Bound<'py, PyAny>;
 
@@ -28,7 +28,7 @@ pub(crate) fn softmax(x: Array<'_, '_>, out: Array<'_, '_>) -> PyResult<()> {
     call(py, || qrs_core::softmax(x, columns, out))
 }
 
-/// Write the layer normalisation of `x + residual` along rows as long as `weight` to `out`.
+/// Write the layer normalisation of `x + residual` along the last axis to `out`.
 #[pyfunction]
 pub(crate) fn layer_norm(
     x: Array<'_, '_>,
@@ -40,10 +40,17 @@ pub(crate) fn layer_norm(
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
-    let x = arrays.read("x", x)?;
+    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
     let residual = arrays.read_optional("residual", residual)?;
     let weight = arrays.read("weight", weight)?;
     let bias = arrays.read_optional("bias", bias)?;
     let out = arrays.write("out", out)?;
-    call(py, || qrs_core::layer_norm(x, residual, LayerNorm { weight, bias, eps }, out))
+    call(py, || {
+        // The core sees rows only, so it would take any length that divides the whole.
+        if shape.last() != Some(&weight.len()) {
+            let expected = format!("one element for each of the last axis of x, {shape:?}");
+            return Err(Error::Shape { what: "weight", got: vec![weight.len()], expected });
+        }
+        qrs_core::layer_norm(x, residual, LayerNorm { weight, bias, eps }, out)
+    })
 }
