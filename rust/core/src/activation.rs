@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::math::{erf, exp, tanh};
+use crate::math::{erf, sigmoid, tanh};
 use crate::parallel;
 
 /// A function that is applied to each element. NaN stays NaN.
@@ -29,7 +29,7 @@ pub enum Activation {
     /// The tanh approximation of [`Activation::Gelu`]: `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, error
     /// at most 2.5e-7 · max(1, |x|) (ibid.).
     GeluTanh,
-    /// `x / (1 + e⁻ˣ)`, also called swish, error at most 2.5e-7 · max(1, |x|) (ibid., section 2).
+    /// `x · sigmoid(x) = x / (1 + e⁻ˣ)`, also called swish, error at most 2.5e-7 · max(1, |x|) (ibid., section 2).
     Silu,
     /// `tanh x`, error at most 4 ulp.
     Tanh,
@@ -86,35 +86,39 @@ fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-/// Below this, Φ(x), sigmoid(x) and their like are 0 to float32 or the product with x is, and −∞ is brought here
-/// so that it gives −0 in place of −∞ · 0.
-const FLOOR: f32 = -104.0;
+/// Brings −∞ to where Φ and the logistic function are 0, so that it gives −0 and not NaN from −∞ · 0.
+#[inline(always)]
+fn finite_below(x: f32) -> f32 {
+    const FLOOR: f32 = -104.0;
+    if x < FLOOR { FLOOR } else { x }
+}
 
 #[inline(always)]
 fn relu(x: f32) -> f32 {
-    // In this form NaN passes through.
-    if x <= 0.0 { 0.0 } else { x }
+    // NaN passes through. The zero makes −0 into +0 and keeps the compiler from storing the negative lanes only:
+    // masked stores are 8 times as slow on Zen.
+    if x < 0.0 { 0.0 } else { x + 0.0 }
 }
 
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
-    let x = if x < FLOOR { FLOOR } else { x };
+    let x = finite_below(x);
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    // (1 + tanh u) / 2 = 1 / (1 + e^(−2u)), which does not cancel for negative u.
-    const LINEAR: f32 = 1.595_769_1; // 2 · √(2/π)
-    const CUBIC: f32 = 0.071_354_814; // 0.044715 times that
-    let x = if x < FLOOR { FLOOR } else { x };
-    x / (1.0 + exp(-(x * (LINEAR + CUBIC * (x * x)))))
+    /// √(2/π)
+    const SLOPE: f32 = 0.797_884_6;
+    let x = finite_below(x);
+    // (1 + tanh u) / 2 = sigmoid(2u), which does not cancel for negative u.
+    x * sigmoid(x * (2.0 * SLOPE + 2.0 * SLOPE * 0.044_715 * (x * x)))
 }
 
 #[inline(always)]
 fn silu(x: f32) -> f32 {
-    let x = if x < FLOOR { FLOOR } else { x };
-    x / (1.0 + exp(-x))
+    let x = finite_below(x);
+    x * sigmoid(x)
 }
 
 /// `out[i] = activation(x[i])`.

@@ -5,6 +5,8 @@
 //! bits that scalar code gives. NaN goes in and NaN comes out (its sign and payload are not specified). The
 //! error bounds were measured over every float32; an ulp is the distance between neighbouring float32 values at
 //! the exact result.
+//!
+//! Reductions keep [`LANES`] partial results, whatever the width of a vector, and combine them in one order.
 #![forbid(unsafe_code)]
 
 /// `eˣ` within 1.0 ulp; 0 below −126 · ln 2 ≈ −87.34 (no subnormal results), +∞ above 128 · ln 2 ≈ 88.72.
@@ -87,6 +89,46 @@ fn reduce(x: f32) -> Reduced {
     Reduced { shifted, expm1: r + r * r * polynomial(r, TAIL) }
 }
 
+/// How many partial results a reduction keeps: one vector of 512 bits, two of 256, four of 128.
+pub(crate) const LANES: usize = 16;
+
+/// Reduces `x`: each lane starts at `start` and takes in its elements by `step`, as does one more partial result
+/// for the elements after the last whole line of [`LANES`]. Then lanes `i` and `i + 8` are merged, then `i + 4`,
+/// `i + 2`, `i + 1`, and the remainder comes last.
+#[inline(always)]
+pub(crate) fn fold(
+    x: &[f32],
+    start: f32,
+    step: impl Fn(f32, f32) -> f32,
+    merge: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [start; LANES];
+    let (lines, tail) = x.as_chunks::<LANES>();
+    for line in lines {
+        for (lane, v) in lanes.iter_mut().zip(line) {
+            *lane = step(*lane, *v);
+        }
+    }
+    // New arrays: halving one in place goes through memory, and reading back what narrower stores wrote stalls.
+    let eight: [f32; 8] = std::array::from_fn(|i| merge(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| merge(eight[i], eight[i + 4]));
+    let whole = merge(merge(four[0], four[2]), merge(four[1], four[3]));
+    merge(whole, tail.iter().fold(start, |partial, v| step(partial, *v)))
+}
+
+/// The sum of `x`, in the order of [`fold`].
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    fold(x, 0.0, |sum, v| sum + v, |a, b| a + b)
+}
+
+/// The largest element of `x`, passing over NaN; −∞ where there is none.
+#[inline(always)]
+pub(crate) fn max(x: &[f32]) -> f32 {
+    let larger = |a, b| if b > a { b } else { a };
+    fold(x, f32::NEG_INFINITY, larger, larger)
+}
+
 /// The smaller of the two; NaN stays NaN.
 #[inline(always)]
 fn at_most(x: f32, limit: f32) -> f32 {
@@ -96,7 +138,14 @@ fn at_most(x: f32, limit: f32) -> f32 {
 /// `coefficients[0] + coefficients[1] · x + …` by Horner's rule.
 #[inline(always)]
 fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
-    coefficients.into_iter().rev().reduce(|sum, c| sum * x + c).unwrap_or(0.0)
+    let mut sum = coefficients[N - 1];
+    // A counting loop unrolls before the loop around it is vectorised; an iterator chain does not.
+    let mut i = N - 1;
+    while i > 0 {
+        i -= 1;
+        sum = sum * x + coefficients[i];
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -191,6 +240,22 @@ pub(crate) mod tests {
         }
         assert_eq!(tanh(1e-40), 1e-40);
         assert!([exp, sigmoid, erf, tanh].iter().all(|f| f(f32::NAN).is_nan() && f(-f32::NAN).is_nan()));
+    }
+
+    #[test]
+    fn reductions_follow_the_written_order() {
+        for len in [0, 1, 15, 16, 17, 100] {
+            let x: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32).sqrt()).collect();
+            let mut lanes = [0f32; LANES];
+            let whole = len as usize / LANES * LANES;
+            x[..whole].iter().enumerate().for_each(|(i, v)| lanes[i % LANES] += v);
+            let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+            let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+            let tail: f32 = x[whole..].iter().sum();
+            assert_eq!(sum(&x), (four[0] + four[2]) + (four[1] + four[3]) + tail);
+            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+        assert_eq!(max(&[f32::NAN, -3.0, f32::NAN]), -3.0);
     }
 
     #[test]

@@ -1,0 +1,176 @@
+//! Parameters, quantize, dequantize, and packed codes.
+
+use crate::array::{self, Arrays, Element};
+use crate::error::call;
+use pyo3::prelude::*;
+use qrs_core::{Code, Encoding, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format};
+
+type Array<'a, 'py> = &'a Bound<'py, PyAny>;
+
+/// Scales and zero points of cells with ranges `lo`, `hi`.
+#[pyfunction]
+pub(crate) fn qparams<'py>(
+    py: Python<'py>,
+    lo: Array<'_, 'py>,
+    hi: Array<'_, 'py>,
+    format: &str,
+    symmetric: bool,
+    narrow_range: bool,
+    scale_dtype: &str,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let mut arrays = Arrays::new();
+    let (lo, hi) = (arrays.read("lo", lo)?, arrays.read("hi", hi)?);
+    let (scale, zero_point) = call(py, || {
+        let scale_type = ScaleType::from_name(scale_dtype)?;
+        let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
+        qrs_core::qparams(lo, hi, &target)
+    })?;
+    Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
+}
+
+/// Write the packed codes of `x` to `out`.
+#[pyfunction]
+pub(crate) fn quantize(
+    x: Array<'_, '_>,
+    block: Vec<usize>,
+    scale: Array<'_, '_>,
+    zero_point: Array<'_, '_>,
+    format: &str,
+    narrow_range: bool,
+    rounding: &str,
+    seed: u64,
+    check_finite: bool,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = x.py();
+    let mut arrays = Arrays::new();
+    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
+    let params = params(&mut arrays, scale, zero_point)?;
+    let out = arrays.write("out", out)?;
+    call(py, || {
+        let (format, rounding) = (format::find(format)?, Rounding::from_name(rounding)?);
+        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite };
+        qrs_core::quantize(x, &Grid::new(&shape, &block)?, params, &encoding, out)
+    })
+}
+
+/// Write `dequantize(quantize(x))` to `out`; NaN stays NaN.
+#[pyfunction]
+pub(crate) fn fake_quantize(
+    x: Array<'_, '_>,
+    block: Vec<usize>,
+    scale: Array<'_, '_>,
+    zero_point: Array<'_, '_>,
+    format: &str,
+    narrow_range: bool,
+    rounding: &str,
+    seed: u64,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = x.py();
+    let mut arrays = Arrays::new();
+    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
+    let params = params(&mut arrays, scale, zero_point)?;
+    let out = arrays.write("out", out)?;
+    call(py, || {
+        let (format, rounding) = (format::find(format)?, Rounding::from_name(rounding)?);
+        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite: false };
+        qrs_core::fake_quantize(x, &Grid::new(&shape, &block)?, params, &encoding, out)
+    })
+}
+
+/// Write what the packed `codes` stand for to `out`, which carries the shape.
+#[pyfunction]
+pub(crate) fn dequantize(
+    codes: Array<'_, '_>,
+    block: Vec<usize>,
+    scale: Array<'_, '_>,
+    zero_point: Array<'_, '_>,
+    format: &str,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = out.py();
+    let mut arrays = Arrays::new();
+    let codes = arrays.read("codes", codes)?;
+    let params = params(&mut arrays, scale, zero_point)?;
+    let (out, shape) = (arrays.write("out", out)?, array::shape("out", out)?);
+    call(py, || {
+        let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
+        qrs_core::dequantize(Packed { codes, format, grid: &grid, params }, out)
+    })
+}
+
+/// Write the dequantized rows number `rows[0]`, `rows[1]`, … of a (rows, columns) array to `out`.
+#[pyfunction]
+pub(crate) fn dequantize_rows(
+    codes: Array<'_, '_>,
+    shape: Vec<usize>,
+    block: Vec<usize>,
+    scale: Array<'_, '_>,
+    zero_point: Array<'_, '_>,
+    format: &str,
+    rows: Array<'_, '_>,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = out.py();
+    let mut arrays = Arrays::new();
+    let codes = arrays.read("codes", codes)?;
+    let params = params(&mut arrays, scale, zero_point)?;
+    let rows = arrays.read("rows", rows)?;
+    let out = arrays.write("out", out)?;
+    call(py, || {
+        let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
+        qrs_core::dequantize_rows(Packed { codes, format, grid: &grid, params }, rows, out)
+    })
+}
+
+/// Pack one code for each value.
+#[pyfunction]
+pub(crate) fn pack<'py>(
+    py: Python<'py>,
+    values: Array<'_, 'py>,
+    format: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut arrays = Arrays::new();
+    let values = arrays.read("values", values)?;
+    let format = call(py, || format::find(format))?;
+    let codes = array::zeros::<u8>(py, qrs_core::packed_len(values.len(), format.bits()))?;
+    let out = arrays.write("codes", &codes)?;
+    call(py, || qrs_core::pack(values, format, out))?;
+    Ok(codes)
+}
+
+/// Unpack `count` codes, to int8 or uint8 as the format is signed or not.
+#[pyfunction]
+pub(crate) fn unpack<'py>(
+    py: Python<'py>,
+    codes: Array<'_, 'py>,
+    format: &str,
+    count: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let format = call(py, || format::find(format))?;
+    if format.signed() {
+        unpack_as::<i8>(codes, format, count)
+    } else {
+        unpack_as::<u8>(codes, format, count)
+    }
+}
+
+fn unpack_as<'py, C: Code + Element>(
+    codes: Array<'_, 'py>,
+    format: &'static dyn Format,
+    count: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = codes.py();
+    let mut arrays = Arrays::new();
+    let codes = arrays.read("codes", codes)?;
+    let values = array::zeros::<C>(py, count)?;
+    let out = arrays.write::<C>("values", &values)?;
+    call(py, || qrs_core::unpack(codes, format, out))?;
+    Ok(values)
+}
+
+fn params<'a>(arrays: &mut Arrays, scale: Array<'a, '_>, zero_point: Array<'a, '_>) -> PyResult<QParams<'a>> {
+    let scale = arrays.read("scale", scale)?;
+    Ok(QParams { scale, zero_point: arrays.read("zero_point", zero_point)? })
+}

@@ -1,0 +1,8 @@
+//! One function for each function of the core: borrow the arrays, call, hand back.
+
+#![allow(clippy::too_many_arguments, reason = "the signatures are those of `_core.pyi`")]
+
+pub(crate) mod codes;
+pub(crate) mod floats;
+pub(crate) mod machine;
+pub(crate) mod tables;
