@@ -30,6 +30,7 @@ mod pack;
 pub mod parallel;
 mod qparams;
 mod quantize;
+mod reduce;
 mod rounding;
 
 pub use error::Error;
@@ -38,4 +39,5 @@ pub use grid::{Cell, Grid, Runs};
 pub use pack::{Code, pack, packed_len, unpack};
 pub use qparams::{QParams, ScaleType, Target, qparams};
 pub use quantize::{Encoding, Packed, dequantize, dequantize_rows, fake_quantize, quantize};
+pub use reduce::{ErrorSums, abs_max, error_sums, min_max, moments};
 pub use rounding::Rounding;
