@@ -3,6 +3,6 @@
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "qrs", deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck)
+    "qrs", deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("qrs")

@@ -22,7 +22,8 @@ RUST_FLOORS = [
     {"format", "activation"},
     {"pack", "qparams"},
     {"quantize", "reduce", "norm", "softmax"},
-    {"attention", "gemm"},
+    {"gemm"},
+    {"attention"},
     {"lib"},
 ]
 PYTHON_FLOORS = [

@@ -16,6 +16,7 @@ from reference import tensor
 
 FORMATS = [row["name"] for row in _core.formats()]
 ROUNDINGS = _core.roundings()
+DETERMINISTIC = [name for name in ROUNDINGS if name != "stochastic"]
 NEAREST = [name for name in ROUNDINGS if name.startswith("half")]
 SEED = 0x1234_5678_9ABC_DEF0
 
@@ -165,8 +166,8 @@ def test_every_float16_equals_the_reference(fmt, rounding):
 def test_large_arrays_equal_the_reference(fmt):
     """Enough elements to be shared between threads, at a size that no vector divides."""
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((37, 20_011)).astype(np.float32)
-    blocks = {qrs.per_tensor: x.shape, qrs.per_group(128): (1, 128), qrs.per_channel(1): (37, 1)}
+    x = rng.standard_normal((13, 20_011)).astype(np.float32)
+    blocks = {qrs.per_tensor: x.shape, qrs.per_group(128): (1, 128), qrs.per_channel(1): (13, 1)}
     for granularity, block in blocks.items():
         scheme = qrs.Scheme(fmt, granularity, symmetric=False)
         scale, zero_point = tensor.qparams(*tensor.min_max(x, block), fmt, symmetric=False)
@@ -229,9 +230,8 @@ def one_cell(fmt, scale, data, rounding="half_even"):
 
 
 @by_format
-@pytest.mark.parametrize("rounding", ROUNDINGS)
-@given(x=vectors, scale=scales, data=st.data())
-def test_inside_the_range_the_error_is_at_most_half_a_step(fmt, rounding, x, scale, data):
+@given(x=vectors, scale=scales, rounding=st.sampled_from(ROUNDINGS), data=st.data())
+def test_inside_the_range_the_error_is_at_most_half_a_step(fmt, x, scale, rounding, data):
     scheme, qp = one_cell(fmt, scale, data, rounding)
     lowest, highest = scheme.code_range
     zero_point = int(qp.zero_point)
@@ -243,9 +243,8 @@ def test_inside_the_range_the_error_is_at_most_half_a_step(fmt, rounding, x, sca
 
 
 @by_format
-@pytest.mark.parametrize("rounding", [name for name in ROUNDINGS if name != "stochastic"])
-@given(x=vectors, scale=scales, data=st.data())
-def test_rounding_is_monotone_and_idempotent(fmt, rounding, x, scale, data):
+@given(x=vectors, scale=scales, rounding=st.sampled_from(DETERMINISTIC), data=st.data())
+def test_rounding_is_monotone_and_idempotent(fmt, x, scale, rounding, data):
     scheme, qp = one_cell(fmt, scale, data, rounding)
     q = qrs.quantize(np.sort(x), scheme, qparams=qp)
     assert np.all(np.diff(q.unpack().astype(int)) >= 0)
@@ -291,7 +290,8 @@ def test_scaling_by_a_power_of_two_commutes(fmt, symmetric, x, power):
     scheme = qrs.Scheme(fmt, symmetric=symmetric)
     q, scaled = qrs.quantize(x, scheme), qrs.quantize(x * np.float32(2.0**power), scheme)
     assert np.array_equal(q.codes, scaled.codes)
-    if x.any():
+    # int1 cannot hold a positive end: its scale is then the smallest there is, and that does not scale.
+    if x.any() and q.scale > 2.0**-100:
         assert scaled.scale == q.scale * np.float32(2.0**power)
 
 

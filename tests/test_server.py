@@ -17,7 +17,8 @@ import multiprocessing, os, signal, threading, time, warnings
 import numpy as np
 import qrs
 
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking with threads: the point here
+# Python 3.12 warns of forking with threads: the point here.
+warnings.simplefilter("ignore", DeprecationWarning)
 qrs.set_num_threads(2)
 rng = np.random.default_rng(0)
 a = rng.integers(-128, 128, (300, 700), np.int8)
@@ -234,7 +235,7 @@ def test_native_threads_stay_within_the_budget():
 
 @pytest.mark.parametrize(("value", "expected"), [("3", 3), ("100000", 256)])
 def test_the_environment_sets_the_budget(value, expected):
-    script = "import os; os.environ['QRS_NUM_THREADS'] = %r\nimport qrs\nprint(qrs.get_num_threads())" % value
+    script = f"import os; os.environ['QRS_NUM_THREADS'] = {value!r}\nimport qrs\nprint(qrs.get_num_threads())"
     assert run(script, setup="") == str(expected)
 
 
@@ -312,7 +313,7 @@ def test_importing_starts_no_thread_and_loads_nothing_heavy():
     import qrs
     assert len(os.listdir("/proc/self/task")) == before
     assert dict(os.environ) == environment
-    heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "scipy", "pandas", "tqdm", "safetensors", "transformers"}
+    heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "scipy", "pandas", "tqdm", "safetensors"}
     loaded = heavy & {name.split(".")[0] for name in sys.modules}
     assert not loaded, loaded
     """

@@ -195,6 +195,14 @@ def load_stats(path: container.Path) -> Statistics:
         When the file is damaged or is something else; the message names the field.
     OSError
         When the file cannot be opened.
+
+    Examples
+    --------
+    >>> import tempfile, qrs
+    >>> path = tempfile.mkdtemp() + "/stats"
+    >>> qrs.Statistics({}).save(path)
+    >>> qrs.load_stats(path)
+    Statistics({})
     """
     arrays, metadata = container.read(path)
     container.expect(path, metadata, _FORMAT, _VERSION, {"observers"})

@@ -139,15 +139,15 @@ class Recipe:
     def preset(cls, name: str) -> Recipe:
         """Return a ready recipe.
 
-        ================ ============================ ========================
+        ================ ============================ =========================
         name             weights                      input of products
-        ================ ============================ ========================
-        ``w8a8-dynamic`` int8 per channel             int8 per token, dynamic
+        ================ ============================ =========================
+        ``w8a8-dynamic`` int8 per channel             uint8 per token, dynamic
         ``w8a8-static``  int8 per channel             uint8 per tensor, static
         ``w8a16``        int8 per channel             float32
         ``w4a16-gN``     uint4, one scale per N       float32
-        ``w4a8-gN``      uint4, one scale per N       int8 per token, dynamic
-        ================ ============================ ========================
+        ``w4a8-gN``     uint4, one scale per N       uint8 per token, dynamic
+        ================ ============================ =========================
 
         N is 128 or 32. The ``a16`` names follow common usage; qrs computes those products in float32.
         Four-bit weights are ``uint4`` with a zero point and a float16 scale for each group. ``int4`` with a
@@ -268,7 +268,9 @@ def _four_bits(size: int) -> Scheme:
 
 
 _CHANNELS = Scheme("int8", per_channel(0))
-_TOKENS = Dynamic(Scheme("int8", per_token))
+# Asymmetric: what follows a GELU lies almost wholly above zero. On all-MiniLM-L6-v2 (200 sentences, int8
+# weights) uint8 gave a mean cosine to float32 of 0.9983 and 0.992 at worst, symmetric int8 0.9958 and 0.984.
+_TOKENS = Dynamic(Scheme("uint8", per_token))
 
 _PRESETS: dict[str, Callable[[], Recipe]] = {
     "w8a8-dynamic": _every(_CHANNELS, _TOKENS),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .errors import NotCalibratedError
+from .nn import Layer
 from .observers import Observer
 from .ops import fake_quantize, quantize
 from .qtensor import QTensor
@@ -34,7 +35,7 @@ from .scheme import (
     per_token,
 )
 
-__all__ = ["check_format", "check_observer", "check_scheme"]
+__all__ = ["check_format", "check_layer", "check_observer", "check_scheme"]
 
 F32 = NDArray[np.float32]
 
@@ -340,3 +341,55 @@ def _check_merge(observer: Observer, batches: Sequence[F32]) -> None:
             pieces.qparams("int8") == whole.qparams("int8"),
             f"{name}: chunks of other sizes give equal parameters",
         )
+
+
+def check_layer(layer: Layer, *inputs: NDArray[Any]) -> None:
+    """Check what every layer promises to models, recipes and files.
+
+    It is found by its id; its parts rebuild it, attributes by way of JSON; it is deterministic, gives a
+    float32 array and leaves inputs and arrays alone; and a layer whose ``slots`` hold float arrays runs as
+    well with quantized ones, and gives the same shape.
+
+    Parameters
+    ----------
+    layer : Layer
+    *inputs : ndarray
+        What to call it with.
+
+    Raises
+    ------
+    AssertionError
+        Naming the first law that does not hold.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> check_layer(qrs.nn.Activation("relu"), np.ones((2, 3), np.float32))
+    """
+    name = repr(layer)
+    _hold(Layer.by_id(layer.id) is type(layer), f"{name}: its id leads to its class")
+    _hold(set(layer.slots) <= set(layer.arrays()), f"{name}: every slot holds an array")
+    kept = [np.array(x) for x in inputs]
+    arrays = {field: np.array(array) for field, array in layer.arrays().items()}
+    y = layer(*inputs)
+    _hold(np.asarray(y).dtype == np.float32, f"{name}: the output is a float32 array")
+    _same(layer(*inputs), y, f"{name}: a second call gives the same")
+    for before, after in zip(kept, inputs, strict=True):
+        _same(np.asarray(after), before, f"{name}: inputs are left alone")
+    for field, array in layer.arrays().items():
+        _same(np.asarray(array), arrays[field], f"{name}: array {field!r} is left alone")
+        _hold(
+            isinstance(array, QTensor) or not array.flags.writeable,
+            f"{name}: array {field!r} cannot be written to",
+        )
+    attributes = json.loads(json.dumps(layer.attributes(), allow_nan=False))
+    again = type(layer).from_parts({**layer.arrays(), **layer.layers()}, attributes)
+    _same(again(*inputs), y, f"{name}: a layer rebuilt from its parts gives the same")
+    _hold(again.attributes() == layer.attributes(), f"{name}: a rebuilt layer has the same attributes")
+    _same(layer.replace()(*inputs), y, f"{name}: a copy gives the same")
+    floats = {slot: layer.arrays()[slot] for slot in layer.slots}
+    floats = {slot: array for slot, array in floats.items() if not isinstance(array, QTensor)}
+    if floats:
+        small = layer.replace(**{slot: quantize(np.asarray(a), "int8") for slot, a in floats.items()})
+        z = small(*inputs)
+        _hold(z.shape == y.shape and z.dtype == y.dtype, f"{name}: a quantized slot gives the same shape")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tensor import bits_of, min_max, qparams, quantize
+from .tensor import bits_of, code_range, min_max, qparams, quantize
 
 F32 = np.float32
 
@@ -27,10 +27,9 @@ class Weight:
     @property
     def shift(self):
         """What is added to codes and zero points before float32 is multiplied with them."""
-        bits, signed = bits_of(self.fmt), not self.fmt.startswith("u")
-        if bits <= 4:
-            return 2 ** (bits - 1) if signed else 0
-        return 0 if signed else -128
+        if bits_of(self.fmt) <= 4:
+            return -code_range(self.fmt)[0]
+        return -128 if self.fmt == "uint8" else 0
 
 
 def matmul_integer(a, b, a_zero_point=0, b_zero_point=0):

@@ -21,6 +21,7 @@
 #![deny(missing_docs)]
 
 mod activation;
+mod attention;
 mod error;
 mod finite;
 pub mod format;
@@ -38,6 +39,7 @@ mod rounding;
 mod softmax;
 
 pub use activation::{Activation, activate};
+pub use attention::{Attention, attention};
 pub use error::Error;
 pub use format::Format;
 pub use grid::{Cell, Grid, Runs};

@@ -23,10 +23,13 @@ mod _core {
     use crate::ops::codes::{dequantize, dequantize_rows, fake_quantize, pack, qparams, quantize, unpack};
 
     #[pymodule_export]
-    use crate::ops::floats::{activate, layer_norm, softmax};
+    use crate::ops::floats::{activate, attention, layer_norm, softmax};
 
     #[pymodule_export]
     use crate::ops::machine::{available_isas, get_num_threads, isa, set_isa, set_num_threads};
+
+    #[pymodule_export]
+    use crate::ops::products::{Input, Panels, kernels, matmul_integer};
 
     #[pymodule_export]
     use crate::ops::tables::{activations, formats, roundings, scale_dtypes};

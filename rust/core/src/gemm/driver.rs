@@ -13,12 +13,12 @@
 //! There is no blocking along k: the sums of a tile stay in registers over a whole group.
 
 use super::epilogue::{Accumulator, Columns, Output};
-use super::kernel::{Family, Kernel, Lines, Tile, Word};
+use super::kernel::{Family, Floats, Kernel, Lines, Tile, Word};
 use super::panel::{Panels, Staged, WIDTH};
 use super::rows::{Prepare, Refusal, Rows, Source};
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::mem::{Line, Rectangle, zeroed};
+use crate::mem::{Line, LineF32, Rectangle, zeroed};
 use crate::parallel;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -224,6 +224,60 @@ where
                 let row = start + i;
                 let out = self.rectangle.row(self.rectangle.rows.start + row, columns.clone());
                 self.product.output.finish(rows.scale[row], columns.start, sums, out);
+            }
+        }
+    }
+}
+
+/// Plain float32 products for operations that bring their own panels, as attention does.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatTiles(&'static KernelOf<Floats>);
+
+impl FloatTiles {
+    /// The instruction sets it is compiled for.
+    pub(crate) const ISAS: u8 = Floats::ISAS;
+
+    /// The best kernel for `m` rows.
+    ///
+    /// # Errors
+    /// No kernel runs here, which the portable row rules out.
+    pub(crate) fn new(isa: Isa, m: usize) -> Result<FloatTiles, Error> {
+        let missing = || Error::Unknown { what: "isa", got: isa.name().to_owned(), known: Vec::new() };
+        Floats::select(isa, m).map(FloatTiles).ok_or_else(missing)
+    }
+
+    /// The instruction set of the kernel.
+    pub(crate) fn isa(self) -> Isa {
+        self.0.isa
+    }
+
+    /// The most rows of one call of [`FloatTiles::multiply`].
+    pub(crate) fn rows(self) -> usize {
+        self.0.mr
+    }
+
+    /// Multiplies `rows` rows of `a`, `stride` apart, with panels of `lines` lines each and calls
+    /// `put(row, panel, products)`.
+    #[inline(always)]
+    pub(crate) fn multiply(
+        self,
+        (a, stride, rows): (&[f32], usize, usize),
+        (b, lines): (&[LineF32], usize),
+        mut put: impl FnMut(usize, usize, &LineF32),
+    ) {
+        let kernel = self.0;
+        // The largest tile of any row of the table.
+        let mut acc = [LineF32::zero(); 6 * 4];
+        let count = b.len() / lines.max(1);
+        for panel in (0..count).step_by(kernel.panels) {
+            let panels = kernel.panels.min(count - panel);
+            let acc = &mut acc[..rows * panels];
+            acc.fill(LineF32::zero());
+            let tile = Tile { a, stride, rows, b: &b[panel * lines..], panel_stride: lines, panels, lines };
+            // SAFETY: as in `Block::strip`: `select` gave a kernel whose features this CPU has.
+            unsafe { (kernel.tile)(tile, acc) };
+            for (i, products) in acc.iter().enumerate() {
+                put(i / panels, panel + i % panels, products);
             }
         }
     }

@@ -12,6 +12,7 @@ mod rows;
 mod tests;
 mod weight;
 
+pub(crate) use driver::FloatTiles;
 pub use kernel::kernels;
 pub use panel::Panels;
 pub use rows::Input;

@@ -3,7 +3,7 @@
 use crate::array::{self, Argument, Arrays};
 use crate::error::call;
 use pyo3::prelude::*;
-use qrs_core::{Activation, Error, LayerNorm};
+use qrs_core::{Activation, Attention, Error, LayerNorm};
 
 /// Write the activation of each element of `x` to `out`.
 #[pyfunction]
@@ -50,5 +50,41 @@ pub(crate) fn layer_norm(
             return Err(Error::Shape { what: "weight", got: vec![weight.len()], expected });
         }
         qrs_core::layer_norm(x, residual, LayerNorm { weight, bias, eps }, out)
+    })
+}
+
+/// Write the attention of queries over keys and values to `out`, shaped as `q`.
+#[pyfunction]
+pub(crate) fn attention(
+    q: Array<'_, '_>,
+    k: Array<'_, '_>,
+    v: Array<'_, '_>,
+    mask: Option<Array<'_, '_>>,
+    heads: usize,
+    scale: f32,
+    out: Array<'_, '_>,
+) -> PyResult<()> {
+    let py = q.py();
+    let mut arrays = Arrays::new();
+    let shapes = [array::shape("q", q)?, array::shape("k", k)?, array::shape("v", v)?];
+    let (q, k, v) = (arrays.read("q", q)?, arrays.read("k", k)?, arrays.read("v", v)?);
+    let mask = arrays.read_optional("mask", mask)?;
+    let out = arrays.write("out", out)?;
+    call(py, || {
+        let [q_shape, k_shape, v_shape] = shapes;
+        let &[batch, queries, width] = &q_shape[..] else {
+            return Err(Error::Shape { what: "q", got: q_shape, expected: "(batch, queries, width)".into() });
+        };
+        let keys = k_shape.get(1).copied().unwrap_or(0);
+        for (what, shape) in [("k", k_shape), ("v", v_shape)] {
+            if shape != [batch, keys, width] {
+                return Err(Error::Shape {
+                    what,
+                    got: shape,
+                    expected: format!("({batch}, {keys}, {width})"),
+                });
+            }
+        }
+        qrs_core::attention(q, k, v, Attention { batch, queries, keys, width, heads, scale, mask }, out)
     })
 }
