@@ -106,9 +106,38 @@ impl Grid {
         self.len == 0
     }
 
+    /// Whether an argument has one element for each of the grid.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(crate) fn check_len(&self, what: &'static str, got: usize) -> Result<(), Error> {
+        if got == self.len {
+            return Ok(());
+        }
+        let expected = format!("the {} elements of shape {}", self.len, Tuple(&self.shape));
+        Err(Error::Shape { what, got: vec![got], expected })
+    }
+
     /// The cell of the element at flat index `index`.
     pub fn cell_of(&self, index: usize) -> usize {
         self.row(index).cell
+    }
+
+    /// A stretch of cells that holds those of the elements `range`: as short as the outermost axis on which the
+    /// range moves allows.
+    pub(crate) fn cells_of(&self, range: Range<usize>) -> Range<usize> {
+        let (Some(mut last), mut first) = (range.end.checked_sub(1), range.start) else { return 0..0 };
+        let (mut step, mut cell) = (self.len, 0);
+        for axis in &self.axes {
+            step /= axis.size;
+            let (start, end) = (first / step / axis.block, last / step / axis.block);
+            if first / step != last / step {
+                return cell + start * axis.stride..cell + (end + 1) * axis.stride;
+            }
+            cell += start * axis.stride;
+            (first, last) = (first % step, last % step);
+        }
+        cell..cell + 1
     }
 
     /// The runs of the flat elements `range`, in order and without gaps.
@@ -313,11 +342,12 @@ mod tests {
                     let got = match cell { Cell::One(cell) => cell, Cell::Each(first) => first + index - range.start };
                     prop_assert_eq!(got, expected);
                     prop_assert_eq!(grid.cell_of(index), expected);
-                    prop_assert!(expected < grid.cells());
+                    prop_assert!(grid.cells_of(start..end).contains(&expected));
                 }
                 next = range.end;
             }
             prop_assert_eq!(next, end);
+            prop_assert!(end == start || grid.cells_of(start..end).end <= grid.cells());
         }
     }
 }

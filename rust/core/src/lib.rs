@@ -35,6 +35,7 @@ mod pack;
 pub mod parallel;
 mod qparams;
 mod quantize;
+mod reduce;
 mod rounding;
 mod softmax;
 
@@ -47,5 +48,6 @@ pub use norm::{LayerNorm, layer_norm};
 pub use pack::{Code, pack, packed_len, unpack};
 pub use qparams::{QParams, ScaleType, Target, qparams};
 pub use quantize::{Encoding, Packed, dequantize, dequantize_rows, fake_quantize, quantize};
+pub use reduce::{ErrorSums, abs_max, error_sums, min_max, moments};
 pub use rounding::Rounding;
 pub use softmax::softmax;

@@ -160,10 +160,10 @@ pub(crate) fn squeeze(codes: &[u8], bits: u32, out: &mut [u8]) {
 #[inline(always)]
 pub(crate) fn spread(bytes: &[u8], bits: u32, signed: bool, out: &mut [u8]) {
     match bits {
-        1 => spread_by::<1>(bytes, signed, out),
-        2 => spread_by::<2>(bytes, signed, out),
+        1 => spread_bytes::<8>(bytes, signed, out),
+        2 => spread_bytes::<4>(bytes, signed, out),
         3 => spread_by::<3>(bytes, signed, out),
-        4 => spread_by::<4>(bytes, signed, out),
+        4 => spread_bytes::<2>(bytes, signed, out),
         5 => spread_by::<5>(bytes, signed, out),
         6 => spread_by::<6>(bytes, signed, out),
         7 => spread_by::<7>(bytes, signed, out),
@@ -233,6 +233,24 @@ fn spread_by<const B: usize>(bytes: &[u8], signed: bool, out: &mut [u8]) {
         word[..held].copy_from_slice(&tail[..held]);
         let codes = extend(spread_word::<B>(u64::from_le_bytes(word)).to_le_bytes());
         rest.copy_from_slice(&codes[..rest.len()]);
+    }
+}
+
+/// [`spread_by`] where `PER` whole codes stand in a byte: shifts of bytes fill vectors better than those of words.
+#[inline(always)]
+fn spread_bytes<const PER: usize>(bytes: &[u8], signed: bool, out: &mut [u8]) {
+    let bits = 8 / PER;
+    let sign = if signed { 1u8 << (bits - 1) } else { 0 };
+    let codes = |byte: u8| -> [u8; PER] {
+        std::array::from_fn(|i| (((byte >> (i * bits)) & ((1 << bits) - 1)) ^ sign).wrapping_sub(sign))
+    };
+    let (groups, rest) = out.as_chunks_mut::<PER>();
+    let (whole, tail) = bytes.split_at(groups.len());
+    for (group, &byte) in groups.iter_mut().zip(whole) {
+        *group = codes(byte);
+    }
+    if let (false, Some(&byte)) = (rest.is_empty(), tail.first()) {
+        rest.copy_from_slice(&codes(byte)[..rest.len()]);
     }
 }
 

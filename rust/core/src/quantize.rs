@@ -349,7 +349,7 @@ fn fake_quantize_on(
     encoding: &Encoding<'_>,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    check_elements("out", out.len(), grid)?;
+    grid.check_len("out", out.len())?;
     run((x, grid, params), encoding, |job| {
         parallel::for_each_chunk(out, CHUNK, nanoseconds(x.len()), |i, out| {
             encoding.rounding.run(isa, FakeQuantize { job, start: i * CHUNK, out });
@@ -363,7 +363,7 @@ fn run(
     encoding: &Encoding<'_>,
     chunks: impl FnOnce(Job<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    check_elements("x", x.len(), grid)?;
+    grid.check_len("x", x.len())?;
     let range = encoding.format.code_range(encoding.narrow_range)?;
     params.check(grid.cells(), range)?;
     let census = Census::new();
@@ -398,7 +398,7 @@ pub fn dequantize(packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
 
 fn dequantize_on(isa: Isa, packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
     packed.check()?;
-    check_elements("out", out.len(), packed.grid)?;
+    packed.grid.check_len("out", out.len())?;
     let cost = nanoseconds(out.len());
     parallel::for_each_chunk(out, CHUNK, cost, |i, out| {
         isa.run(Dequantize { packed, start: i * CHUNK, out });
@@ -450,15 +450,6 @@ impl Packed<'_> {
         check_len("codes", self.codes.len(), self.grid.len(), self.format)?;
         self.params.check(self.grid.cells(), self.format.codes())
     }
-}
-
-/// Whether an argument has one element for each of the grid.
-fn check_elements(what: &'static str, got: usize, grid: &Grid) -> Result<(), Error> {
-    if got == grid.len() {
-        return Ok(());
-    }
-    let expected = format!("the {} elements of shape {}", grid.len(), Tuple(grid.shape()));
-    Err(Error::Shape { what, got: vec![got], expected })
 }
 
 /// An estimate of the work on `len` elements.

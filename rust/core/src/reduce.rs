@@ -1,0 +1,444 @@
+//! Reductions over the cells of a grid: what observers and error measures stand on.
+//!
+//! Sums of floats depend on their order, so the order is fixed here: an array is cut into chunks of [`CHUNK`]
+//! elements, a run within a chunk is added up in [`LANES`] interleaved sums that are joined pairwise, and the
+//! runs of a cell are joined in ascending order. Threads and vectors only decide who does the work: results
+//! have the same bits for any number of threads and any instruction set.
+
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+use crate::finite::Census;
+use crate::grid::{Cell, Grid};
+use crate::isa::{Isa, Op};
+use crate::parallel;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Elements of a chunk; part of what a sum is.
+const CHUNK: usize = 1 << 16;
+/// Interleaved partial results of a run; part of what a sum is.
+const LANES: usize = 16;
+/// Chunks whose results are held at a time.
+const ROUND: usize = 64;
+
+/// `K` numbers that sum up elements. Reductions of one array take it as both `x` and `y`.
+trait Summary<const K: usize> {
+    /// The type of the numbers.
+    type Number: Copy + Send + Sync;
+    /// The summary of nothing.
+    const NOTHING: [Self::Number; K];
+    /// The summary of one element.
+    fn of(x: f32, y: f32) -> [Self::Number; K];
+    /// The summary of the elements of both.
+    fn join(a: [Self::Number; K], b: [Self::Number; K]) -> [Self::Number; K];
+}
+
+/// `[lo, hi]`. NaN is passed over.
+struct Extremes;
+
+impl Summary<2> for Extremes {
+    type Number = f32;
+    const NOTHING: [f32; 2] = [f32::INFINITY, f32::NEG_INFINITY];
+
+    #[inline(always)]
+    fn of(x: f32, _: f32) -> [f32; 2] {
+        [x, x]
+    }
+
+    #[inline(always)]
+    fn join(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
+        [if b[0] < a[0] { b[0] } else { a[0] }, if b[1] > a[1] { b[1] } else { a[1] }]
+    }
+}
+
+/// `[sum x, sum x²]`.
+struct Moments;
+
+impl Summary<2> for Moments {
+    type Number = f64;
+    const NOTHING: [f64; 2] = [0.0; 2];
+
+    #[inline(always)]
+    fn of(x: f32, _: f32) -> [f64; 2] {
+        let x = f64::from(x);
+        [x, x * x]
+    }
+
+    #[inline(always)]
+    fn join(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+        [a[0] + b[0], a[1] + b[1]]
+    }
+}
+
+/// `[sum x², sum y², sum xy, sum (x − y)², max |x − y|]`.
+struct Errors;
+
+impl Summary<5> for Errors {
+    type Number = f64;
+    const NOTHING: [f64; 5] = [0.0; 5];
+
+    #[inline(always)]
+    fn of(x: f32, y: f32) -> [f64; 5] {
+        let (x, y) = (f64::from(x), f64::from(y));
+        let difference = x - y;
+        [x * x, y * y, x * y, difference * difference, difference.abs()]
+    }
+
+    #[inline(always)]
+    fn join(a: [f64; 5], b: [f64; 5]) -> [f64; 5] {
+        let most = if b[4] > a[4] { b[4] } else { a[4] };
+        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], most]
+    }
+}
+
+/// The summary of a run.
+#[inline(always)]
+fn summary<S: Summary<K>, const K: usize>(x: &[f32], y: &[f32]) -> [S::Number; K] {
+    let mut lanes = S::NOTHING.map(|number| [number; LANES]);
+    let mut add = |i: usize, x: f32, y: f32| {
+        let joined = S::join(std::array::from_fn(|k| lanes[k][i]), S::of(x, y));
+        for k in 0..K {
+            lanes[k][i] = joined[k];
+        }
+    };
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in x.iter().zip(y) {
+        for i in 0..LANES {
+            add(i, x[i], y[i]);
+        }
+    }
+    for (i, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
+        add(i, x, y);
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            let joined =
+                S::join(std::array::from_fn(|k| lanes[k][i]), std::array::from_fn(|k| lanes[k][i + half]));
+            for k in 0..K {
+                lanes[k][i] = joined[k];
+            }
+        }
+        half /= 2;
+    }
+    std::array::from_fn(|k| lanes[k][0])
+}
+
+/// The input of a reduction.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    grid: &'a Grid,
+    census: Option<&'a Census>,
+}
+
+/// One chunk: the summaries of its elements by cell, from cell number `first` on.
+struct Chunk<'a, S, N> {
+    input: Input<'a>,
+    range: Range<usize>,
+    first: usize,
+    cells: &'a mut [N],
+    summary: PhantomData<S>,
+}
+
+/// Borrowed for one run on one instruction set.
+struct Fold<'a, 'b, S, N>(&'b mut Chunk<'a, S, N>);
+
+impl<S: Summary<K>, const K: usize> Op for Fold<'_, '_, S, [S::Number; K]> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Chunk { input: Input { x, y, grid, census }, range, first, cells, .. } = self.0;
+        if let Some(census) = census {
+            for (i, x) in x[range.clone()].chunks(4096).enumerate() {
+                census.see(x, range.start + i * 4096);
+            }
+        }
+        cells.fill(S::NOTHING);
+        for (run, cell) in grid.runs(range.clone()) {
+            let (x, y) = (&x[run.clone()], &y[run]);
+            match cell {
+                Cell::One(cell) => {
+                    let cell = &mut cells[cell - *first];
+                    *cell = S::join(*cell, summary::<S, K>(x, y));
+                }
+                Cell::Each(cell) => {
+                    for ((cell, &x), &y) in cells[cell - *first..].iter_mut().zip(x).zip(y) {
+                        *cell = S::join(*cell, S::of(x, y));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The summaries of all cells.
+fn fold<S: Summary<K> + Send, const K: usize>(
+    isa: Isa,
+    input: Input<'_>,
+) -> Result<Vec<[S::Number; K]>, Error> {
+    let len = input.grid.len();
+    let mut out = filled(input.grid.cells(), S::NOTHING)?;
+    let mut round = Vec::new();
+    for start in (0..len).step_by(CHUNK * ROUND) {
+        let end = len.min(start.saturating_add(CHUNK * ROUND));
+        let ranges = (start..end).step_by(CHUNK).map(|start| start..end.min(start + CHUNK));
+        let windows: Vec<Range<usize>> = ranges.clone().map(|range| input.grid.cells_of(range)).collect();
+        let held = windows.iter().map(ExactSizeIterator::len).sum();
+        if round.len() < held {
+            round = filled(held, S::NOTHING)?;
+        }
+        let mut chunks = Vec::with_capacity(windows.len());
+        let mut rest = &mut round[..];
+        for (range, window) in ranges.zip(&windows) {
+            let (cells, after) = rest.split_at_mut(window.len());
+            rest = after;
+            chunks.push(Chunk::<S, _> { input, range, first: window.start, cells, summary: PhantomData });
+        }
+        parallel::for_each_chunk(&mut chunks, 1, (end - start) / 2, |_, chunk| {
+            for chunk in chunk {
+                isa.run(Fold(chunk));
+            }
+        })?;
+        for chunk in &chunks {
+            for (out, cell) in out[chunk.first..].iter_mut().zip(&*chunk.cells) {
+                *out = S::join(*out, *cell);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// `len` times `value`.
+fn filled<T: Copy>(len: usize, value: T) -> Result<Vec<T>, Error> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    out.resize(len, value);
+    Ok(out)
+}
+
+/// Smallest and largest element of every cell. NaN is passed over; a cell without elements (or with nothing but
+/// NaN) has `lo = hi = 0`. The answer never is −0.0.
+///
+/// ```
+/// use qrs_core::{Grid, min_max};
+/// let grid = Grid::new(&[2, 3], &[1, 3])?; // one cell a row
+/// let (lo, hi) = min_max(&[1.0, -2.0, 3.0, 4.0, 5.0, 6.0], &grid, true)?;
+/// assert_eq!((lo, hi), (vec![-2.0, 4.0], vec![3.0, 6.0]));
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `x` does not fit the grid, or (with `check_finite`) holds NaN or infinity.
+pub fn min_max(x: &[f32], grid: &Grid, check_finite: bool) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    min_max_on(Isa::active()?, x, grid, check_finite)
+}
+
+fn min_max_on(isa: Isa, x: &[f32], grid: &Grid, check_finite: bool) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    grid.check_len("x", x.len())?;
+    let census = Census::new();
+    let cells = fold::<Extremes, 2>(isa, Input { x, y: x, grid, census: check_finite.then_some(&census) })?;
+    census.check("x")?;
+    // Which of −0.0 and 0.0 is met first hangs on the lanes; adding 0.0 makes them one.
+    let range = |[lo, hi]: [f32; 2]| if lo <= hi { (lo + 0.0, hi + 0.0) } else { (0.0, 0.0) };
+    Ok(cells.into_iter().map(range).unzip())
+}
+
+/// Largest |element| of every cell: `max(−lo, hi)` of [`min_max`].
+///
+/// # Errors
+/// As those of [`min_max`].
+pub fn abs_max(x: &[f32], grid: &Grid, check_finite: bool) -> Result<Vec<f32>, Error> {
+    let (lo, hi) = min_max(x, grid, check_finite)?;
+    Ok(lo.into_iter().zip(hi).map(|(lo, hi)| hi.max(-lo)).collect())
+}
+
+/// Sum and sum of squares of every cell, in float64.
+///
+/// ```
+/// use qrs_core::{Grid, moments};
+/// let (sum, squares) = moments(&[1.0, 2.0, 3.0, -4.0], &Grid::new(&[2, 2], &[1, 2])?)?;
+/// assert_eq!((sum, squares), (vec![3.0, -1.0], vec![5.0, 25.0]));
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `x` does not fit the grid.
+pub fn moments(x: &[f32], grid: &Grid) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    moments_on(Isa::active()?, x, grid)
+}
+
+fn moments_on(isa: Isa, x: &[f32], grid: &Grid) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    grid.check_len("x", x.len())?;
+    let cells = fold::<Moments, 2>(isa, Input { x, y: x, grid, census: None })?;
+    Ok(cells.into_iter().map(|[sum, squares]| (sum, squares)).unzip())
+}
+
+/// How far two arrays are apart: what SQNR, mean squared error and cosine are made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorSums {
+    /// sum x²
+    pub x_squared: f64,
+    /// sum y²
+    pub y_squared: f64,
+    /// sum xy
+    pub product: f64,
+    /// sum (x − y)²
+    pub difference_squared: f64,
+    /// max |x − y|
+    pub max_difference: f64,
+}
+
+/// The error sums of two arrays of one length, in float64. NaN in either makes all of its sums and the maximum
+/// NaN.
+///
+/// ```
+/// let sums = qrs_core::error_sums(&[1.0, 2.0], &[1.0, 4.0])?;
+/// assert_eq!((sums.x_squared, sums.y_squared, sums.product), (5.0, 17.0, 9.0));
+/// assert_eq!((sums.difference_squared, sums.max_difference), (4.0, 2.0));
+/// # Ok::<(), qrs_core::Error>(())
+/// ```
+///
+/// # Errors
+/// The lengths differ.
+pub fn error_sums(x: &[f32], y: &[f32]) -> Result<ErrorSums, Error> {
+    error_sums_on(Isa::active()?, x, y)
+}
+
+fn error_sums_on(isa: Isa, x: &[f32], y: &[f32]) -> Result<ErrorSums, Error> {
+    if x.len() != y.len() {
+        let expected = format!("({},) as x has", x.len());
+        return Err(Error::Shape { what: "y", got: vec![y.len()], expected });
+    }
+    let grid = Grid::new(&[x.len()], &[x.len()])?;
+    let cells = fold::<Errors, 5>(isa, Input { x, y, grid: &grid, census: None })?;
+    let [x_squared, y_squared, product, difference_squared, most] =
+        cells.first().copied().unwrap_or(Errors::NOTHING);
+    // A maximum by comparison passes over NaN, a sum does not.
+    let max_difference = if difference_squared.is_nan() { f64::NAN } else { most };
+    Ok(ErrorSums { x_squared, y_squared, product, difference_squared, max_difference })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn data(len: usize, mut state: u32) -> Vec<f32> {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state as i32 >> 8) as f32 / 65536.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// One element at a time.
+    fn naive(x: &[f32], grid: &Grid) -> Vec<(f32, f32, f64, f64)> {
+        let mut cells = vec![(f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.0); grid.cells()];
+        for (i, &x) in x.iter().enumerate() {
+            let (lo, hi, sum, squares) = &mut cells[grid.cell_of(i)];
+            (*lo, *hi) = (lo.min(x), hi.max(x));
+            *sum += f64::from(x);
+            *squares += f64::from(x) * f64::from(x);
+        }
+        cells
+    }
+
+    fn check(shape: &[usize], block: &[usize], seed: u32) {
+        let grid = Grid::new(shape, block).unwrap();
+        let x = data(grid.len(), seed);
+        let expected = naive(&x, &grid);
+        let mut first = None;
+        for isa in Isa::available() {
+            let (lo, hi) = min_max_on(isa, &x, &grid, true).unwrap();
+            let (sum, squares) = moments_on(isa, &x, &grid).unwrap();
+            for (cell, &(naive_lo, naive_hi, naive_sum, naive_squares)) in expected.iter().enumerate() {
+                assert_eq!((lo[cell], hi[cell]), (naive_lo, naive_hi), "{shape:?} {block:?} cell {cell}");
+                let slack = 1e-10 * (1.0 + naive_squares);
+                assert!((sum[cell] - naive_sum).abs() <= slack, "{shape:?} {block:?} cell {cell}");
+                assert!((squares[cell] - naive_squares).abs() <= slack);
+            }
+            let bits: Vec<u64> = sum.iter().chain(&squares).map(|sum| sum.to_bits()).collect();
+            assert_eq!(first.get_or_insert(bits.clone()), &bits, "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn every_granularity_is_the_definition_across_chunks_and_rounds() {
+        let wide = [3, CHUNK / 2 + 77];
+        for block in [wide, [1, wide[1]], [3, 1], [1, 128], [2, 1000], [1, 1]] {
+            check(&wide, &block, 5);
+        }
+        check(&[ROUND * CHUNK + 1000], &[ROUND * CHUNK + 1000], 6);
+    }
+
+    proptest! {
+        #[test]
+        fn any_shape_is_the_definition(
+            axes in prop::collection::vec((1usize..12, 1usize..14), 0..5), seed: u32,
+        ) {
+            let (shape, block): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
+            check(&shape, &block, seed);
+        }
+    }
+
+    #[test]
+    fn sums_are_those_of_the_written_order() {
+        let x = data(3 * CHUNK + 5000, 11);
+        let grid = Grid::new(&[x.len()], &[x.len()]).unwrap();
+        let mut expected = 0.0;
+        for chunk in x.chunks(CHUNK) {
+            let mut lanes = [0.0; LANES];
+            chunk.iter().enumerate().for_each(|(i, &x)| lanes[i % LANES] += f64::from(x));
+            for half in [8, 4, 2, 1] {
+                (0..half).for_each(|i| lanes[i] += lanes[i + half]);
+            }
+            expected += lanes[0];
+        }
+        for isa in Isa::available() {
+            assert_eq!(moments_on(isa, &x, &grid).unwrap().0, [expected]);
+        }
+    }
+
+    #[test]
+    fn errors_of_two_arrays() {
+        let (x, y) = (data(2 * CHUNK + 333, 1), data(2 * CHUNK + 333, 2));
+        let pairs = || x.iter().zip(&y).map(|(&x, &y)| (f64::from(x), f64::from(y)));
+        let near =
+            |got: f64, expected: f64| assert!((got - expected).abs() <= 1e-9 * expected.abs(), "{got}");
+        let mut first = None;
+        for isa in Isa::available() {
+            let sums = error_sums_on(isa, &x, &y).unwrap();
+            near(sums.x_squared, pairs().map(|(x, _)| x * x).sum());
+            near(sums.y_squared, pairs().map(|(_, y)| y * y).sum());
+            near(sums.product, pairs().map(|(x, y)| x * y).sum());
+            near(sums.difference_squared, pairs().map(|(x, y)| (x - y) * (x - y)).sum());
+            assert_eq!(sums.max_difference, pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f64::max));
+            assert_eq!(*first.get_or_insert(sums), sums);
+        }
+        assert!(error_sums(&[1.0, f32::NAN], &[1.0, 1.0]).unwrap().max_difference.is_nan());
+        assert_eq!(error_sums(&[], &[]).unwrap().max_difference, 0.0);
+        let text = error_sums(&[1.0], &[]).unwrap_err().to_string();
+        assert_eq!(text, "y has shape (0,), expected (1,) as x has");
+    }
+
+    #[test]
+    fn nothing_and_nan_have_an_answer() {
+        let grid = Grid::new(&[4, 0], &[1, 0]).unwrap();
+        assert_eq!(min_max(&[], &grid, true).unwrap(), (vec![0.0; 4], vec![0.0; 4]));
+        assert_eq!(moments(&[], &grid).unwrap(), (vec![0.0; 4], vec![0.0; 4]));
+        let grid = Grid::new(&[2, 20], &[1, 20]).unwrap();
+        let mut x = vec![f32::NAN; 40];
+        x[33] = -3.0;
+        assert_eq!(min_max(&x, &grid, false).unwrap(), (vec![0.0, -3.0], vec![0.0, -3.0]));
+        assert_eq!(abs_max(&x, &grid, false).unwrap(), [0.0, 3.0]);
+        let error = Error::NotFinite { what: "x", count: 39, first: 0 };
+        assert_eq!(min_max(&x, &grid, true), Err(error));
+        let (lo, hi) = min_max(&[-0.0, 0.0, -0.0], &Grid::new(&[3], &[3]).unwrap(), true).unwrap();
+        assert!(lo[0].is_sign_positive() && hi[0].is_sign_positive());
+        assert!(min_max(&[1.0], &grid, true).unwrap_err().to_string().starts_with("x has shape (1,)"));
+    }
+}
