@@ -40,6 +40,9 @@ elements! {
     u8, "uint8", b'u';
 }
 
+/// What comes from Python where an array is expected.
+pub(crate) type Argument<'a, 'py> = &'a Bound<'py, PyAny>;
+
 /// The most arrays that one call borrows.
 const MAX_ARRAYS: usize = 8;
 
@@ -76,7 +79,7 @@ impl Arrays {
     pub(crate) fn read<'a, T: Element>(
         &mut self,
         name: &'static str,
-        array: &'a Bound<'_, PyAny>,
+        array: Argument<'a, '_>,
     ) -> PyResult<&'a [T]> {
         let (data, len) = self.borrow::<T>(name, array, false)?;
         // SAFETY: `borrow` found `len` contiguous, aligned elements at `data`, in memory that the array keeps
@@ -90,7 +93,7 @@ impl Arrays {
     pub(crate) fn read_optional<'a, T: Element>(
         &mut self,
         name: &'static str,
-        array: Option<&'a Bound<'_, PyAny>>,
+        array: Option<Argument<'a, '_>>,
     ) -> PyResult<Option<&'a [T]>> {
         array.map(|array| self.read(name, array)).transpose()
     }
@@ -100,7 +103,7 @@ impl Arrays {
     pub(crate) fn write<'a, T: Element>(
         &mut self,
         name: &'static str,
-        array: &'a Bound<'_, PyAny>,
+        array: Argument<'a, '_>,
     ) -> PyResult<&'a mut [T]> {
         let (data, len) = self.borrow::<T>(name, array, true)?;
         // SAFETY: as in `read`; `borrow` also found the memory writable and disjoint from every array that this
@@ -112,7 +115,7 @@ impl Arrays {
     fn borrow<T: Element>(
         &mut self,
         name: &'static str,
-        array: &Bound<'_, PyAny>,
+        array: Argument<'_, '_>,
         written: bool,
     ) -> PyResult<(*mut T, usize)> {
         let py = array.py();
@@ -156,12 +159,12 @@ impl Arrays {
 }
 
 /// The shape of an array, copied: NumPy's own list may move while the interpreter lock is released.
-pub(crate) fn shape(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+pub(crate) fn shape(name: &'static str, array: Argument<'_, '_>) -> PyResult<Vec<usize>> {
     Ok(untyped(name, "", array)?.shape().to_vec())
 }
 
 /// Whether `array` is a NumPy array with elements of type `T` in native byte order.
-pub(crate) fn holds<T: Element>(array: &Bound<'_, PyAny>) -> bool {
+pub(crate) fn holds<T: Element>(array: Argument<'_, '_>) -> bool {
     array.cast::<PyUntypedArray>().is_ok_and(has_type::<T>)
 }
 
@@ -187,7 +190,7 @@ pub(crate) fn of_values<'py, T: Element>(py: Python<'py>, values: &[T]) -> PyRes
 fn untyped<'a, 'py>(
     name: &'static str,
     dtype: &str,
-    array: &'a Bound<'py, PyAny>,
+    array: Argument<'a, 'py>,
 ) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
     array.cast::<PyUntypedArray>().map_err(|_| {
         let class = array.get_type();
@@ -199,7 +202,7 @@ fn untyped<'a, 'py>(
 
 fn of_type<'a, 'py, T: Element>(
     name: &'static str,
-    array: &'a Bound<'py, PyAny>,
+    array: Argument<'a, 'py>,
 ) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
     let array = untyped(name, T::NAME, array)?;
     if has_type::<T>(array) {

@@ -1,18 +1,16 @@
 //! Parameters, quantize, dequantize, and packed codes.
 
-use crate::array::{self, Arrays, Element};
+use crate::array::{self, Argument, Arrays, Element};
 use crate::error::call;
 use pyo3::prelude::*;
 use qrs_core::{Code, Encoding, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format};
-
-type Array<'a, 'py> = &'a Bound<'py, PyAny>;
 
 /// Scales and zero points of cells with ranges `lo`, `hi`.
 #[pyfunction]
 pub(crate) fn qparams<'py>(
     py: Python<'py>,
-    lo: Array<'_, 'py>,
-    hi: Array<'_, 'py>,
+    lo: Argument<'_, 'py>,
+    hi: Argument<'_, 'py>,
     format: &str,
     symmetric: bool,
     narrow_range: bool,
@@ -31,16 +29,16 @@ pub(crate) fn qparams<'py>(
 /// Write the packed codes of `x` to `out`.
 #[pyfunction]
 pub(crate) fn quantize(
-    x: Array<'_, '_>,
+    x: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Array<'_, '_>,
-    zero_point: Array<'_, '_>,
+    scale: Argument<'_, '_>,
+    zero_point: Argument<'_, '_>,
     format: &str,
     narrow_range: bool,
     rounding: &str,
     seed: u64,
     check_finite: bool,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
@@ -57,15 +55,15 @@ pub(crate) fn quantize(
 /// Write `dequantize(quantize(x))` to `out`; NaN stays NaN.
 #[pyfunction]
 pub(crate) fn fake_quantize(
-    x: Array<'_, '_>,
+    x: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Array<'_, '_>,
-    zero_point: Array<'_, '_>,
+    scale: Argument<'_, '_>,
+    zero_point: Argument<'_, '_>,
     format: &str,
     narrow_range: bool,
     rounding: &str,
     seed: u64,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
@@ -82,12 +80,12 @@ pub(crate) fn fake_quantize(
 /// Write what the packed `codes` stand for to `out`, which carries the shape.
 #[pyfunction]
 pub(crate) fn dequantize(
-    codes: Array<'_, '_>,
+    codes: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Array<'_, '_>,
-    zero_point: Array<'_, '_>,
+    scale: Argument<'_, '_>,
+    zero_point: Argument<'_, '_>,
     format: &str,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = out.py();
     let mut arrays = Arrays::new();
@@ -103,14 +101,14 @@ pub(crate) fn dequantize(
 /// Write the dequantized rows number `rows[0]`, `rows[1]`, … of a (rows, columns) array to `out`.
 #[pyfunction]
 pub(crate) fn dequantize_rows(
-    codes: Array<'_, '_>,
+    codes: Argument<'_, '_>,
     shape: Vec<usize>,
     block: Vec<usize>,
-    scale: Array<'_, '_>,
-    zero_point: Array<'_, '_>,
+    scale: Argument<'_, '_>,
+    zero_point: Argument<'_, '_>,
     format: &str,
-    rows: Array<'_, '_>,
-    out: Array<'_, '_>,
+    rows: Argument<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = out.py();
     let mut arrays = Arrays::new();
@@ -128,7 +126,7 @@ pub(crate) fn dequantize_rows(
 #[pyfunction]
 pub(crate) fn pack<'py>(
     py: Python<'py>,
-    values: Array<'_, 'py>,
+    values: Argument<'_, 'py>,
     format: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
     let mut arrays = Arrays::new();
@@ -144,7 +142,7 @@ pub(crate) fn pack<'py>(
 #[pyfunction]
 pub(crate) fn unpack<'py>(
     py: Python<'py>,
-    codes: Array<'_, 'py>,
+    codes: Argument<'_, 'py>,
     format: &str,
     count: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -157,7 +155,7 @@ pub(crate) fn unpack<'py>(
 }
 
 fn unpack_as<'py, C: Code + Element>(
-    codes: Array<'_, 'py>,
+    codes: Argument<'_, 'py>,
     format: &'static dyn Format,
     count: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -170,7 +168,11 @@ fn unpack_as<'py, C: Code + Element>(
     Ok(values)
 }
 
-fn params<'a>(arrays: &mut Arrays, scale: Array<'a, '_>, zero_point: Array<'a, '_>) -> PyResult<QParams<'a>> {
+fn params<'a>(
+    arrays: &mut Arrays,
+    scale: Argument<'a, '_>,
+    zero_point: Argument<'a, '_>,
+) -> PyResult<QParams<'a>> {
     let scale = arrays.read("scale", scale)?;
     Ok(QParams { scale, zero_point: arrays.read("zero_point", zero_point)? })
 }

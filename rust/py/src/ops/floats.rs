@@ -1,15 +1,13 @@
 //! The float32 operations beside the products.
 
-use crate::array::{self, Arrays};
+use crate::array::{self, Argument, Arrays};
 use crate::error::call;
 use pyo3::prelude::*;
 use qrs_core::{Activation, Attention, Error, LayerNorm};
 
-type Array<'a, 'py> = &'a Bound<'py, PyAny>;
-
 /// Write the activation of each element of `x` to `out`.
 #[pyfunction]
-pub(crate) fn activate(x: Array<'_, '_>, activation: &str, out: Array<'_, '_>) -> PyResult<()> {
+pub(crate) fn activate(x: Argument<'_, '_>, activation: &str, out: Argument<'_, '_>) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
     let x = arrays.read("x", x)?;
@@ -19,7 +17,7 @@ pub(crate) fn activate(x: Array<'_, '_>, activation: &str, out: Array<'_, '_>) -
 
 /// Write the softmax of `x` along its last axis to `out`.
 #[pyfunction]
-pub(crate) fn softmax(x: Array<'_, '_>, out: Array<'_, '_>) -> PyResult<()> {
+pub(crate) fn softmax(x: Argument<'_, '_>, out: Argument<'_, '_>) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
     // A single number is a row of its own.
@@ -31,12 +29,12 @@ pub(crate) fn softmax(x: Array<'_, '_>, out: Array<'_, '_>) -> PyResult<()> {
 /// Write the layer normalisation of `x + residual` along the last axis to `out`.
 #[pyfunction]
 pub(crate) fn layer_norm(
-    x: Array<'_, '_>,
-    residual: Option<Array<'_, '_>>,
-    weight: Array<'_, '_>,
-    bias: Option<Array<'_, '_>>,
+    x: Argument<'_, '_>,
+    residual: Option<Argument<'_, '_>>,
+    weight: Argument<'_, '_>,
+    bias: Option<Argument<'_, '_>>,
     eps: f32,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();

@@ -1,0 +1,114 @@
+"""The native border: what it takes, what it refuses, and that it says so itself."""
+
+import ast
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qrs
+from qrs import _core
+
+CELL = (np.ones(1, np.float32), np.zeros(1, np.int32))
+
+
+def quantize(x, out, *, block=None, scale=CELL[0], zero_point=CELL[1], format="int8", seed=0):
+    shape = x.shape if isinstance(x, np.ndarray) else (4,)
+    _core.quantize(x, block or shape, scale, zero_point, format, False, "half_even", seed, True, out)
+
+
+def codes(count=4):
+    return np.empty(count, np.uint8)
+
+
+def test_the_stub_lists_what_the_module_exports():
+    stub = ast.parse(Path(qrs.__file__).with_name("_core.pyi").read_text("utf-8"))
+    declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    exported = {name for name in vars(_core) if not name.startswith("__")}
+    assert exported == declared
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([1.0] * 4, "x is a list, expected a NumPy array of float32"),
+        (None, "x is a NoneType, expected a NumPy array of float32"),
+        (np.float32(1), "x is a float32, expected a NumPy array of float32"),
+        (np.ones(4), "x has dtype float64, expected float32"),
+        (np.ones(4, np.int32), "x has dtype int32, expected float32"),
+        (np.ones(4, ">f4"), "x has dtype >f4, expected float32 in native byte order"),
+        (np.ones(4, object), "x has dtype object, expected float32"),
+        (np.zeros(4, [("a", "f4")]), "expected float32"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_a_wrong_type_is_named(x, message):
+    with pytest.raises(qrs.QrsTypeError) as raised:
+        quantize(x, codes())
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.ones(8, np.float32)[::2], np.ones(4, np.float32)[::-1], np.ones((3, 2), np.float32).T],
+    ids=["strided", "reversed", "transposed"],
+)
+def test_only_contiguous_memory_is_taken(x):
+    with pytest.raises(qrs.QrsValueError, match="x is not C-contiguous"):
+        quantize(x, codes(x.size))
+
+
+def test_misaligned_memory_is_refused():
+    x = np.zeros(17, np.uint8)[1:].view(np.float32)
+    with pytest.raises(qrs.QrsValueError, match="x is not aligned for its dtype"):
+        quantize(x, codes())
+
+
+def test_inputs_may_be_read_only_and_shared_and_outputs_may_not():
+    x = np.arange(4, dtype=np.float32)
+    x.flags.writeable = False
+    out = codes()
+    quantize(x, out)
+    assert out.tolist() == [0, 1, 2, 3]
+    assert _core.error_sums(x, x)[3] == 0
+    out.flags.writeable = False
+    with pytest.raises(qrs.QrsValueError, match="out is read-only"):
+        quantize(x, out)
+
+
+def test_an_output_shares_no_byte_with_an_input():
+    memory = np.zeros(64, np.uint8)
+    x, scale = memory[:16].view(np.float32), memory[32:36].view(np.float32)
+    scale[:] = 1
+    quantize(x, memory[16:20], scale=scale)  # side by side
+    for start, name in [(12, "x"), (15, "x"), (32, "scale"), (29, "scale")]:
+        with pytest.raises(qrs.QrsValueError, match=f"out overlaps {name} in memory"):
+            quantize(x, memory[start : start + 4], scale=scale)
+
+
+def test_a_result_owns_its_memory():
+    lo, hi = _core.min_max(np.ones((2, 3), np.float32), (1, 3), True)
+    assert lo.flags.owndata and lo.flags.writeable and hi.shape == (2,)
+
+
+@pytest.mark.parametrize("count", [2**62, 2**40])
+def test_a_count_that_does_not_fit_is_an_error(count):
+    with pytest.raises((MemoryError, ValueError)):
+        _core.unpack(codes(1), "int4", count)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(seed):
+    with pytest.raises(OverflowError):
+        quantize(np.ones(4, np.float32), codes(), seed=seed)
+
+
+def test_threads_share_an_input():
+    x = np.linspace(-100, 100, 1 << 18, dtype=np.float32)
+    outs = [codes(x.size) for _ in range(4)]
+    threads = [threading.Thread(target=quantize, args=(x, out)) for out in outs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((out == np.rint(x).astype(np.int8).view(np.uint8)).all() for out in outs)
