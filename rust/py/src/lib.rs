@@ -32,6 +32,9 @@ mod _core {
     use crate::ops::products::{Input, Panels, kernels, matmul_integer};
 
     #[pymodule_export]
+    use crate::ops::reductions::{error_sums, min_max, moments};
+
+    #[pymodule_export]
     use crate::ops::tables::{activations, formats, roundings, scale_dtypes};
 
     #[pymodule_init]

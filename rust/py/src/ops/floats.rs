@@ -56,13 +56,13 @@ pub(crate) fn layer_norm(
 /// Write the attention of queries over keys and values to `out`, shaped as `q`.
 #[pyfunction]
 pub(crate) fn attention(
-    q: Array<'_, '_>,
-    k: Array<'_, '_>,
-    v: Array<'_, '_>,
-    mask: Option<Array<'_, '_>>,
+    q: Argument<'_, '_>,
+    k: Argument<'_, '_>,
+    v: Argument<'_, '_>,
+    mask: Option<Argument<'_, '_>>,
     heads: usize,
     scale: f32,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = q.py();
     let mut arrays = Arrays::new();

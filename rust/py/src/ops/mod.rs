@@ -6,4 +6,5 @@ pub(crate) mod codes;
 pub(crate) mod floats;
 pub(crate) mod machine;
 pub(crate) mod products;
+pub(crate) mod reductions;
 pub(crate) mod tables;

@@ -1,14 +1,12 @@
 //! Products: packed weights, their input, and exact integer matrices.
 
-use crate::array::{self, Arrays};
+use crate::array::{self, Argument, Arrays};
 use crate::error::{call, type_error};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use qrs_core::gemm::{self, Bytes, Finish, Requantize};
 use qrs_core::isa::Isa;
 use qrs_core::{Activation, Error, Grid, Packed, QParams, ScaleType, Target, format};
-
-type Array<'a, 'py> = &'a Bound<'py, PyAny>;
 
 /// Every kernel of this build with its instruction set and whether this machine runs it.
 #[pyfunction]
@@ -26,11 +24,11 @@ pub(crate) fn kernels(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
 /// Write the exact product of two matrices of int8 or uint8 codes to `out`.
 #[pyfunction]
 pub(crate) fn matmul_integer(
-    a: Array<'_, '_>,
-    b: Array<'_, '_>,
+    a: Argument<'_, '_>,
+    b: Argument<'_, '_>,
     a_zero_point: i32,
     b_zero_point: i32,
-    out: Array<'_, '_>,
+    out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = out.py();
     let mut arrays = Arrays::new();
@@ -52,7 +50,7 @@ pub(crate) fn matmul_integer(
     })
 }
 
-fn bytes<'a>(arrays: &mut Arrays, name: &'static str, array: Array<'a, '_>) -> PyResult<Bytes<'a>> {
+fn bytes<'a>(arrays: &mut Arrays, name: &'static str, array: Argument<'a, '_>) -> PyResult<Bytes<'a>> {
     if array::holds::<i8>(array) {
         return Ok(Bytes::I8(arrays.read(name, array)?));
     }
@@ -109,11 +107,11 @@ pub(crate) struct Panels(gemm::Panels);
 impl Panels {
     #[new]
     fn new(
-        codes: Array<'_, '_>,
+        codes: Argument<'_, '_>,
         shape: Vec<usize>,
         block: Vec<usize>,
-        scale: Array<'_, '_>,
-        zero_point: Array<'_, '_>,
+        scale: Argument<'_, '_>,
+        zero_point: Argument<'_, '_>,
         format: &str,
     ) -> PyResult<Panels> {
         let py = codes.py();
@@ -141,11 +139,11 @@ impl Panels {
     /// Write `activation(x · weightᵀ + bias)` to `out`.
     fn linear(
         &self,
-        x: Array<'_, '_>,
-        bias: Option<Array<'_, '_>>,
+        x: Argument<'_, '_>,
+        bias: Option<Argument<'_, '_>>,
         activation: &str,
         input: Option<&Input>,
-        out: Array<'_, '_>,
+        out: Argument<'_, '_>,
     ) -> PyResult<()> {
         let py = x.py();
         let mut arrays = Arrays::new();
@@ -161,15 +159,15 @@ impl Panels {
     /// Write the codes of `activation(x · weightᵀ + bias)` to `out`.
     fn linear_requantized(
         &self,
-        x: Array<'_, '_>,
-        bias: Option<Array<'_, '_>>,
+        x: Argument<'_, '_>,
+        bias: Option<Argument<'_, '_>>,
         activation: &str,
         input: Option<&Input>,
         format: &str,
         scale: f32,
         zero_point: i32,
         narrow_range: bool,
-        out: Array<'_, '_>,
+        out: Argument<'_, '_>,
     ) -> PyResult<()> {
         let py = x.py();
         let mut arrays = Arrays::new();
