@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 RECIPES = ("w8a8-dynamic", "w4a16-g32", "w4a8-g32")
-TOKENS, ROUNDS = 128, 5
+TOKENS, ROUNDS, SECONDS = 128, 7, 20
 
 
 def build(w: dict[str, np.ndarray]) -> qrs.Model:
@@ -81,14 +81,17 @@ def embed(model: qrs.Model, tokenizer: Tokenizer, texts: list[str]) -> np.ndarra
 
 
 def milliseconds(models: dict[str, qrs.Model], batch: dict[str, np.ndarray]) -> dict[str, float]:
-    """Time a batch, median of a few rounds; the models take turns, so a busy moment hits all alike."""
+    """Time a batch, median of some rounds; the models take turns, so a busy moment hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in models}
+    deadline = time.perf_counter() + SECONDS
     for turn in range(ROUNDS + 1):
         for name, model in models.items():
             start = time.perf_counter()
             model.run(batch)
             if turn:  # the first round packs weights and fills caches
                 times[name].append(1e3 * (time.perf_counter() - start))
+        if turn and time.perf_counter() > deadline:
+            break
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -176,6 +176,14 @@ def test_fma_rounds_once():
             assert distance < gap or (distance == gap and got.view(np.int32) % 2 == 0)
 
 
+def test_fma_of_a_sum_that_two_roundings_get_wrong():
+    """5237765 · 205 = 2³⁰ + 1: the exact sum is 2⁻⁵⁴ above a tie of float32, which float64 rounds away."""
+    a, one = np.float32([5237765 * 2.0**-54]), np.float32([1])
+    assert products.fma(a, 205, one) == 1 + 2.0**-23
+    assert products.fma(a, -205, -one) == -1 - 2.0**-23
+    assert np.float32(np.float64(a) * 205 + 1) == 1
+
+
 def test_linear_by_hand():
     x = np.float32([[1.0, -2.0, 0.5]])
     weight = products.Weight(np.array([[1, 2, -3]]), np.float32([[0.5, 0.25]]), np.array([[0, 1]]), 2, "int4")

@@ -294,7 +294,7 @@ def test_memory_does_not_grow_with_calls():
 
         calls(3000)
         before = resident()
-        calls(20_000)
+        calls(8_000)
         grown = resident() - before
         assert grown <= 1 << 20, grown
         """

@@ -103,9 +103,11 @@ def as_int8(x: object, name: str) -> NDArray[Any]:
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """View an array without the right to write; one that its owner could still change is copied first."""
-    view = array.copy() if array.flags.writeable else array.view()
-    view.flags.writeable = False
-    return view
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    # A view of what may not be written cannot be made writeable again; the owner of memory can.
+    return array.view()
 
 
 def shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -73,6 +73,6 @@ def compare(x: ArrayLike | QTensor, y: ArrayLike | QTensor) -> Comparison:
     sqnr = math.inf
     if error:
         sqnr = 10 * math.log10(xx / error) if xx else -math.inf
-    norm = math.sqrt(xx) * math.sqrt(yy)
+    norm = math.sqrt(xx * yy)
     cosine = xy / norm if norm else float(xx == yy)
     return Comparison(sqnr, error / a.size, max(-1.0, min(1.0, cosine)), worst)

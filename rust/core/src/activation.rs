@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::math::{erf, sigmoid, tanh};
+use crate::math::{copy, erf_exponent, erf_from_exponent, sigmoid, tanh};
 use crate::parallel;
 
 /// A function that is applied to each element. NaN stays NaN.
@@ -23,13 +23,13 @@ pub enum Activation {
     None,
     /// `max(x, 0)`; −0 gives +0.
     Relu,
-    /// `x · Φ(x) = x/2 · (1 + erf(x/√2))`, error at most 2.5e-7 · max(1, |x|) (Hendrycks and Gimpel,
+    /// `x · Φ(x) = x/2 · (1 + erf(x/√2))`, error at most 1.5e-7 · max(1, |x|) (Hendrycks and Gimpel,
     /// *Gaussian Error Linear Units*, 2016, arXiv:1606.08415, section 2).
     Gelu,
     /// The tanh approximation of [`Activation::Gelu`]: `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, error
-    /// at most 2.5e-7 · max(1, |x|) (ibid.).
+    /// at most 1.5e-7 · max(1, |x|) (ibid.).
     GeluTanh,
-    /// `x · sigmoid(x) = x / (1 + e⁻ˣ)`, also called swish, error at most 2.5e-7 · max(1, |x|) (ibid., section 2).
+    /// `x · sigmoid(x) = x / (1 + e⁻ˣ)`, also called swish, error at most 1.5e-7 · max(1, |x|) (ibid., section 2).
     Silu,
     /// `tanh x`, error at most 4 ulp.
     Tanh,
@@ -71,7 +71,7 @@ impl Activation {
         match self {
             Self::None => (),
             Self::Relu => map(x, relu),
-            Self::Gelu => map(x, gelu),
+            Self::Gelu => gelu(x),
             Self::GeluTanh => map(x, gelu_tanh),
             Self::Silu => map(x, silu),
             Self::Tanh => map(x, tanh),
@@ -101,9 +101,19 @@ fn relu(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn gelu(x: f32) -> f32 {
-    let x = finite_below(x);
-    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+fn gelu(x: &mut [f32]) {
+    use std::f32::consts::FRAC_1_SQRT_2;
+    // Two short loops over a block in the first-level cache took three quarters of the time of one long loop.
+    let mut exponents = [0.0; 128];
+    for x in x.chunks_mut(exponents.len()) {
+        for (exponent, x) in exponents.iter_mut().zip(x.iter()) {
+            *exponent = erf_exponent(*x * FRAC_1_SQRT_2);
+        }
+        for (x, exponent) in x.iter_mut().zip(&exponents) {
+            let v = finite_below(*x);
+            *x = 0.5 * v * (1.0 + erf_from_exponent(v, *exponent));
+        }
+    }
 }
 
 #[inline(always)]
@@ -161,9 +171,9 @@ impl Op for Activate<'_> {
 
     #[inline(always)]
     fn run(self) {
-        // Blocks of 4 KiB: the copy stays in the first-level cache.
-        for (x, out) in self.x.chunks(1024).zip(self.out.chunks_mut(1024)) {
-            out.copy_from_slice(x);
+        // Blocks of 2 KiB: the copy stays in the first-level cache.
+        for (x, out) in self.x.chunks(512).zip(self.out.chunks_mut(512)) {
+            copy(x, out);
             self.activation.apply_slice(out);
         }
     }
@@ -208,7 +218,7 @@ mod tests {
             };
             let worst = x.iter().zip(&got).map(error).fold(0.0, f64::max);
             println!("{}: {worst:.3e}", activation.name());
-            assert!(worst <= 2.5e-7, "{}: {worst:e}", activation.name());
+            assert!(worst <= 1.5e-7, "{}: {worst:e}", activation.name());
         }
     }
 

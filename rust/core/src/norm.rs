@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::math::{fold, sum};
+use crate::math::{copy, fold, sum};
 use crate::parallel;
 
 /// What [`layer_norm`] knows besides its data; the length of `weight` is the length of a row.
@@ -137,7 +137,7 @@ impl Op for Rows<'_> {
                         *out = x + residual;
                     }
                 }
-                None => out.copy_from_slice(x),
+                None => copy(x, out),
             }
             self.norm.row(out);
         }

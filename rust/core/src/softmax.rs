@@ -58,11 +58,12 @@ impl Op for Softmax<'_> {
 
     #[inline(always)]
     fn run(self) {
-        // Blocks of about 4 KiB: the copy stays in the first-level cache.
-        let size = self.columns * (1024 / self.columns).max(1);
-        for (x, out) in self.x.chunks(size).zip(self.out.chunks_mut(size)) {
-            out.copy_from_slice(x);
-            out.chunks_exact_mut(self.columns).for_each(softmax_row);
+        for (x, out) in self.x.chunks_exact(self.columns).zip(self.out.chunks_exact_mut(self.columns)) {
+            let top = finite_top(x);
+            for (out, v) in out.iter_mut().zip(x) {
+                *out = exp(*v - top);
+            }
+            divide_by_sum(out);
         }
     }
 }
@@ -70,12 +71,22 @@ impl Op for Softmax<'_> {
 /// Softmax of one row in place; see [`softmax`]. To be called inside an [`Op`].
 #[inline(always)]
 pub(crate) fn softmax_row(row: &mut [f32]) {
-    let top = max(row);
-    // −∞ − −∞ would be NaN.
-    let top = if top == f32::NEG_INFINITY { 0.0 } else { top };
+    let top = finite_top(row);
     for v in row.iter_mut() {
         *v = exp(*v - top);
     }
+    divide_by_sum(row);
+}
+
+/// The largest element, or 0 where it is −∞, since −∞ − −∞ would be NaN.
+#[inline(always)]
+fn finite_top(row: &[f32]) -> f32 {
+    let top = max(row);
+    if top == f32::NEG_INFINITY { 0.0 } else { top }
+}
+
+#[inline(always)]
+fn divide_by_sum(row: &mut [f32]) {
     let total = sum(row);
     // At least 1, since the largest element gave 1, unless there was none.
     let total = if total == 0.0 { 1.0 } else { total };

@@ -115,10 +115,14 @@ impl Float<'_> {
     #[inline(always)]
     fn finish_lines(&self, row_scale: f32, column: usize, sums: &mut [LineF32], n: usize) {
         for (p, line) in sums.iter_mut().enumerate() {
-            line.0.iter_mut().for_each(|y| *y *= row_scale);
+            // Loops, not closures: what an iterator method calls may be compiled without the features of the row.
+            for y in &mut line.0 {
+                *y *= row_scale;
+            }
             if let Some(bias) = self.bias {
-                let bias = &bias[column + p * 16..column + n.min(p * 16 + 16)];
-                line.0.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+                for (y, bias) in line.0.iter_mut().zip(&bias[column + p * 16..column + n.min(p * 16 + 16)]) {
+                    *y += bias;
+                }
             }
             self.activation.apply_slice(&mut line.0);
         }
@@ -166,7 +170,9 @@ impl<C: Accumulator> Output<C> for Requantized<'_> {
         for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
             let mut codes = [0i16; 16];
             encode(&line.0, self.affine, &mut codes);
-            out.iter_mut().zip(codes).for_each(|(out, code)| *out = code as u8);
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = code as u8;
+            }
         }
     }
 }

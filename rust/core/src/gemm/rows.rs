@@ -5,6 +5,7 @@ use super::kernel::{Word, WordI16, WordU8};
 use super::panel::Groups;
 use crate::error::Error;
 use crate::format::Format;
+use crate::math;
 use crate::mem::zeroed;
 use crate::qparams::{self, QParams, Target};
 use crate::quantize::{Affine, encode};
@@ -123,7 +124,7 @@ impl Prepare for f32 {
         let mut sums = zeroed(rows.len() * count)?;
         for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(count.max(1))) {
             for (group, sum) in sums.iter_mut().enumerate() {
-                *sum = lane_sum(&x[row * k..][groups.range(group)]);
+                *sum = math::sum(&x[row * k..][groups.range(group)]);
             }
         }
         let stride = groups.padded_k();
@@ -157,7 +158,9 @@ impl Arrange for WordU8 {
     #[inline(always)]
     fn arrange(codes: &[i16], out: &mut [Self]) {
         for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out) {
-            *out = codes.map(|code| code as u8);
+            for (code, out) in codes.iter().zip(out) {
+                *out = *code as u8;
+            }
         }
     }
 }
@@ -214,16 +217,21 @@ impl<A: Arrange + Default> Prepare for A {
             };
             match source {
                 Source::PerToken(x, _) | Source::Static(x, _) => encode(&x[at], affine, &mut codes),
-                Source::I8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
-                Source::U8(x, _) => x[at].iter().zip(&mut codes).for_each(|(x, code)| *code = i16::from(*x)),
+                Source::I8(x, _) => copy(&x[at], &mut codes),
+                Source::U8(x, _) => copy(&x[at], &mut codes),
                 Source::Floats(_) => {}
             }
-            codes.iter_mut().for_each(|code| *code += shift as i16);
+            for code in &mut codes {
+                *code += shift as i16;
+            }
             zero[i] = affine.zero_point + shift;
             scale[i] = affine.scale;
             for (group, sum) in sums[i * count..(i + 1) * count].iter_mut().enumerate() {
                 let part = &codes[groups.range(group)];
-                let total: i32 = part.iter().map(|&code| i32::from(code)).sum();
+                let mut total = 0i32;
+                for code in part {
+                    total += i32::from(*code);
+                }
                 *sum = total.wrapping_sub((part.len() as i32).wrapping_mul(zero[i]));
                 if !groups.is_dense() {
                     padded_codes[groups.padded(group).start..][..part.len()].copy_from_slice(part);
@@ -233,6 +241,13 @@ impl<A: Arrange + Default> Prepare for A {
             A::arrange(codes, &mut words[i * stride..(i + 1) * stride]);
         }
         Ok(Rows { words: Cow::Owned(words), stride, sums, zero, scale })
+    }
+}
+
+#[inline(always)]
+fn copy<T: Copy + Into<i16>>(x: &[T], out: &mut [i16]) {
+    for (x, out) in x.iter().zip(out) {
+        *out = (*x).into();
     }
 }
 
@@ -253,50 +268,35 @@ pub(crate) fn of_range(lo: f32, hi: f32, target: &Target) -> Affine {
 /// The smallest and the largest element and 0, or the index of the first NaN or infinity.
 #[inline(always)]
 pub(crate) fn range(x: &[f32]) -> Result<(f32, f32), usize> {
-    let mut lo = [0.0f32; 16];
-    let mut hi = [0.0f32; 16];
-    let mut top = [0u32; 16];
-    let (chunks, tail) = x.as_chunks::<16>();
-    let mut see = |i: usize, x: f32| {
-        lo[i] = if x < lo[i] { x } else { lo[i] };
-        hi[i] = if x > hi[i] { x } else { hi[i] };
-        // As integers, the magnitudes of NaN and infinity are above all others.
-        top[i] = top[i].max(x.to_bits() & 0x7FFF_FFFF);
-    };
-    for chunk in chunks {
-        for (i, x) in chunk.iter().enumerate() {
-            see(i, *x);
-        }
+    let mut seen = Range16 { lo: [0.0; 16], hi: [0.0; 16], top: [0; 16] };
+    let (lines, tail) = x.as_chunks::<16>();
+    for line in lines {
+        seen.see(line);
     }
-    for (i, x) in tail.iter().enumerate() {
-        see(i, *x);
-    }
-    if top.iter().any(|top| *top >= f32::INFINITY.to_bits()) {
+    let mut last = [0.0; 16];
+    last[..tail.len()].copy_from_slice(tail);
+    seen.see(&last);
+    if seen.top.iter().any(|top| *top >= f32::INFINITY.to_bits()) {
         return Err(x.iter().position(|x| !x.is_finite()).unwrap_or(0));
     }
-    Ok((lo.into_iter().fold(0.0, f32::min), hi.into_iter().fold(0.0, f32::max)))
+    Ok((seen.lo.into_iter().fold(0.0, f32::min), seen.hi.into_iter().fold(0.0, f32::max)))
 }
 
-/// The sum in sixteen lanes (element i in lane i mod 16), the lanes then added by halves: one order for every
-/// instruction set.
-#[inline(always)]
-pub(crate) fn lane_sum(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (chunks, tail) = x.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += x;
+/// Sixteen ranges and sixteen largest magnitudes.
+struct Range16 {
+    lo: [f32; 16],
+    hi: [f32; 16],
+    top: [u32; 16],
+}
+
+impl Range16 {
+    #[inline(always)]
+    fn see(&mut self, x: &[f32; 16]) {
+        for i in 0..16 {
+            self.lo[i] = if x[i] < self.lo[i] { x[i] } else { self.lo[i] };
+            self.hi[i] = if x[i] > self.hi[i] { x[i] } else { self.hi[i] };
+            // As integers, the magnitudes of NaN and infinity are above all others.
+            self.top[i] = self.top[i].max(x[i].to_bits() & 0x7FFF_FFFF);
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(tail) {
-        *lane += x;
-    }
-    let mut half = 8;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }

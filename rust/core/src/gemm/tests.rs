@@ -164,7 +164,7 @@ fn naive_floats(x: &[f32], weight: &Grouped, group: usize, m: usize, n: usize) -
                 let product = range
                     .clone()
                     .fold(0.0f32, |sum, l| x[i * k + l].mul_add(f32::from(weight.codes[j * k + l]), sum));
-                let sum = rows::lane_sum(&x[i * k..][range]);
+                let sum = crate::math::sum(&x[i * k..][range]);
                 y += (product - zero as f32 * sum) * scale;
             }
             out.push(y + 0.5 * j as f32);
