@@ -256,9 +256,9 @@ def test_ranges_keep_their_shape(shape):
     ("lo", "hi", "message"),
     [
         ([0.0, 1.0], [2.0], r"lo has shape \(2,\) and hi \(1,\)"),
-        (np.nan, 1.0, "lo is nan, expected finite values"),
-        ([0.0, 0.0], [1.0, np.inf], "hi is inf at flat index 1"),
-        ([0.0, 2.0], [1.0, 1.0], r"lo is 2.0 at flat index 1 and above hi, 1.0"),
+        (np.nan, 1.0, r"range is \[NaN, 1.0\] at index 0, expected finite lo and hi with lo <= hi"),
+        ([0.0, 0.0], [1.0, np.inf], r"range is \[0.0, inf\] at index 1"),
+        ([0.0, 2.0], [1.0, 1.0], r"range is \[2.0, 1.0\] at index 1"),
         (-1e300, 1.0, "too large for float32"),
     ],
 )

@@ -73,6 +73,10 @@ def as_float32(x: object, name: str) -> NDArray[np.float32]:
     >>> as_float32([[1, 2], [3, 4]], "x").dtype
     dtype('float32')
     """
+    if type(x) is np.ndarray and x.dtype.char == "f" and x.dtype.isnative:
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x
     source = plain(x, name)
     dtype = source.dtype
     # Python numbers have no dtype of their own, so whole ones among them stand for floats.

@@ -212,8 +212,7 @@ def quantize(
             check_finite,
             codes,
         )
-    codes.flags.writeable = False
-    return QTensor(codes, params, scheme, data.shape)
+    return QTensor._made(codes, params, scheme, data.shape)
 
 
 def fake_quantize(
@@ -339,7 +338,7 @@ def linear(
         The weight ``w``; packed for products on first use.
     bias : array_like of float, shape (n,), optional
     activation : str, optional
-        ``relu``, ``gelu``, ``silu`` or ``tanh``.
+        ``relu``, ``gelu``, ``gelu_tanh``, ``silu`` or ``tanh``.
     input : Dynamic or Static, optional
         Quantize ``x`` and multiply in integers. By default ``x`` stays float32 and the weight is decoded.
     out : ndarray of float32, shape (..., n), optional

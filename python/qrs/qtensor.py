@@ -112,6 +112,15 @@ class QTensor:
         """
         return cls(codes, QParams(scale, zero_point), scheme, shape)
 
+    @classmethod
+    def _made(cls, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> QTensor:
+        """Wrap new codes whose parts are known to fit."""
+        made = object.__new__(cls)
+        codes.flags.writeable = False
+        made._codes, made._qparams, made._scheme, made._shape = codes.view(), qparams, scheme, shape
+        made._panels = None
+        return made
+
     @property
     def codes(self) -> NDArray[np.uint8]:
         """Packed codes, read-only; `unpack` gives one integer for each element."""

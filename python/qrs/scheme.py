@@ -148,6 +148,15 @@ class QParams:
         object.__setattr__(self, "scale", read_only(scales))
         object.__setattr__(self, "zero_point", read_only(np.asarray(points, dtype=np.int32, order="C")))
 
+    @classmethod
+    def _made(cls, scale: NDArray[np.float32], zero_point: NDArray[np.int32], shape: Shape) -> QParams:
+        """Wrap what the native module computed: new arrays, sound as they are."""
+        made = object.__new__(cls)
+        for name, cells in (("scale", scale), ("zero_point", zero_point)):
+            cells.flags.writeable = False
+            object.__setattr__(made, name, cells.reshape(shape))
+        return made
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QParams):
             return NotImplemented
@@ -313,17 +322,10 @@ class Scheme:
         low, high = as_float32(lo, "lo"), as_float32(hi, "hi")
         if low.shape != high.shape:
             raise QrsValueError(f"lo has shape {low.shape} and hi {high.shape}, expected one shape")
-        for name, values in (("lo", low), ("hi", high)):
-            bad = ~np.isfinite(values)
-            if bad.any():
-                raise QrsValueError(f"{name} is {_first(bad, values)}, expected finite values")
-        bad = low > high
-        if bad.any():
-            raise QrsValueError(f"lo is {_first(bad, low)} and above hi, {high.flat[int(np.argmax(bad))]}")
         scale, zero_point = _core.qparams(
             low.reshape(-1), high.reshape(-1), self.dtype, self.symmetric, self.narrow_range, self.scale_dtype
         )
-        return QParams(scale.reshape(low.shape), zero_point.reshape(low.shape))
+        return QParams._made(scale, zero_point, low.shape)
 
     def check_qparams(self, qparams: object, shape: Shape) -> None:
         """Raise unless ``qparams`` fits this scheme and an array of ``shape``.
