@@ -112,3 +112,11 @@ def test_threads_share_an_input():
     for thread in threads:
         thread.join()
     assert all((out == np.rint(x).astype(np.int8).view(np.uint8)).all() for out in outs)
+
+
+@pytest.mark.parametrize("format", ["int8", "uint8"])
+def test_requantized_products_take_the_dtype_of_their_format(format):
+    weight = qrs.quantize(np.eye(4, dtype=np.float32), qrs.Scheme("int8", qrs.per_channel(0)))
+    x, out = np.arange(8, dtype=np.float32).reshape(2, 4), np.empty((2, 4), format)
+    weight.panels.linear_requantized(x, None, "none", None, format, 1.0, 0, False, out)
+    assert (out == x).all()

@@ -111,6 +111,21 @@ impl Arrays {
         Ok(unsafe { slice_of_mut(data, len) })
     }
 
+    /// The bytes of the writable `array` of int8 or uint8, for codes whose sign the format tells.
+    #[allow(clippy::mut_from_ref, reason = "as for `write`")]
+    pub(crate) fn write_bytes<'a>(
+        &mut self,
+        name: &'static str,
+        array: Argument<'a, '_>,
+    ) -> PyResult<&'a mut [u8]> {
+        if !holds::<i8>(array) {
+            return self.write(name, array);
+        }
+        let (data, len) = self.borrow::<i8>(name, array, true)?;
+        // SAFETY: as in `write`; int8 and uint8 have one size and alignment, and any bits are a value of both.
+        Ok(unsafe { slice_of_mut(data.cast(), len) })
+    }
+
     /// Checks `array` and notes its addresses.
     fn borrow<T: Element>(
         &mut self,

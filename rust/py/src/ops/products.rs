@@ -173,7 +173,7 @@ impl Panels {
         let mut arrays = Arrays::new();
         let x = arrays.read("x", x)?;
         let bias = arrays.read_optional("bias", bias)?;
-        let out = arrays.write("out", out)?;
+        let out = arrays.write_bytes("out", out)?;
         call(py, || {
             let finish = Finish { bias, activation: Activation::from_name(activation)? };
             let codes = Requantize::new(format::find(format)?, scale, zero_point, narrow_range)?;
