@@ -219,7 +219,8 @@ fn multiply_floats<O: Output<f32>>(product: &Product<'_, O>, out: &mut [O::Eleme
 
 /// The number of rows m, if the operand holds (m, k) and the result (m, n).
 fn rows_of(what: &'static str, len: usize, k: usize, out: usize, n: usize) -> Result<usize, Error> {
-    let m = if k == 0 { out.checked_div(n).unwrap_or(0) } else { len / k };
+    // With k = 0 only the result tells how many rows there are.
+    let m = len.checked_div(k).unwrap_or_else(|| out.checked_div(n).unwrap_or(0));
     if m * k != len || m.checked_mul(n) != Some(out) {
         return Err(Error::Shape {
             what,

@@ -290,6 +290,7 @@ struct Range16 {
 }
 
 impl Range16 {
+    #[allow(clippy::needless_range_loop, reason = "four arrays in step")]
     #[inline(always)]
     fn see(&mut self, x: &[f32; 16]) {
         for i in 0..16 {

@@ -7,6 +7,8 @@
 //! Row `LineI8` and `LineU4` kernels read the stored panels as they are; `LineI16` and `LineF32` kernels read
 //! panels that the driver has widened into a scratch buffer, which pays as soon as several row tiles use them.
 
+#![allow(clippy::needless_range_loop, reason = "accumulators, rows and lines are indexed in step")]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
