@@ -34,6 +34,7 @@ INPUTS = {
     "int8-static": qrs.Static("int8", qparams=qrs.QParams(0.02)),
     "uint8-static": qrs.Static("uint8", qparams=qrs.QParams(0.03, 117)),
 }
+TOKEN = INPUTS["int8-token"]
 by_weight = pytest.mark.parametrize("scheme", WEIGHTS.values(), ids=WEIGHTS.keys())
 by_input = pytest.mark.parametrize("how", INPUTS.values(), ids=INPUTS.keys())
 
@@ -181,3 +182,150 @@ def test_a_quantized_input_must_be_finite(bad):
         else:
             with pytest.raises(ValueError, match=r"\b1 .*\b67\b"):
                 qrs.linear(x, q, input=how)
+
+
+OUTPUTS = {
+    "int8": qrs.Static("int8", qparams=qrs.QParams(0.05)),
+    "int8-full": qrs.Static(qrs.Scheme("int8", narrow_range=False), qparams=qrs.QParams(0.05)),
+    "int8-asymmetric": qrs.Static(qrs.Scheme("int8", symmetric=False), qparams=qrs.QParams(0.3, -77)),
+    "uint8": qrs.Static("uint8", qparams=qrs.QParams(0.11, 97)),
+    "uint8-saturated": qrs.Static("uint8", qparams=qrs.QParams(0.002, 128)),
+    "uint8-symmetric": qrs.Static(qrs.Scheme("uint8", symmetric=True), qparams=qrs.QParams(0.1, 128)),
+    "int5": qrs.Static("int5", qparams=qrs.QParams(0.7)),
+    "uint3": qrs.Static("uint3", qparams=qrs.QParams(2.5, 3)),
+    "int1": qrs.Static("int1", qparams=qrs.QParams(4.0)),
+}
+by_output = pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS.keys())
+
+
+@by_output
+@pytest.mark.parametrize("activation", ["none", "relu"])
+@by_input
+def test_a_requantized_result_is_the_reference(how, activation, output):
+    """Code for code, at every edge, on every instruction set and thread count."""
+    s, qp = output.scheme, output.qparams
+    for scheme, (m, n, k) in [
+        (WEIGHTS["int8-channel"], (5, 37, 75)),
+        (WEIGHTS["int4-group32-asymmetric"], (3, 17, 70)),
+        (WEIGHTS["int4-group1"], (1, 1, 9)),
+    ]:
+        x, w, bias = operands(m, n, k)
+        q = qrs.quantize(w, scheme)
+        y = expected_linear(x, q, how, bias, activation)
+        expected = products.requantize(y, qp.scale, qp.zero_point, s.dtype, s.narrow_range)
+        for where, got in everywhere(
+            lambda x=x, q=q, bias=bias: qrs.linear(x, q, bias, activation, how, output=output)
+        ):
+            assert got.scheme == s and got.qparams == qp and got.shape == (m, n)
+            assert np.array_equal(got.unpack(), expected), (where, m, n, k)
+
+
+@by_output
+def test_saturation_reaches_both_ends_of_the_codes(output):
+    x = np.float32([[-1e6], [1e6], [-3e38], [3e38]])
+    codes = qrs.linear(x, qrs.quantize([[1.0]], "int8"), output=output).unpack()
+    assert codes.ravel().tolist() == [*output.scheme.code_range] * 2
+
+
+@by_output
+@pytest.mark.parametrize("activation", _core.activations())
+def test_a_requantized_result_is_quantize_of_the_float_one(activation, output):
+    """Also for the activations that the reference has tolerances for, and for shares of two threads."""
+    x, w, bias = operands(130, 200, 64)
+    q = qrs.quantize(w, WEIGHTS["int8-channel"])
+    expected = qrs.quantize(qrs.linear(x, q, bias, activation, TOKEN), output.scheme, qparams=output.qparams)
+    for where, got in everywhere(lambda: qrs.linear(x, q, bias, activation, TOKEN, output=output)):
+        assert got == expected, where
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@by_output
+def test_a_result_that_is_not_finite_becomes_codes_as_without_check_finite(output, special):
+    x, q = np.float32([[special], [1.0]]), qrs.quantize([[1.0]], "int8")
+    expected = qrs.quantize(qrs.linear(x, q), output.scheme, qparams=output.qparams, check_finite=False)
+    assert qrs.linear(x, q, output=output) == expected
+
+
+@by_output
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8), (8,), (2, 3, 8), (3, 0)])
+def test_a_requantized_result_has_the_leading_axes_and_owns_its_codes(output, shape):
+    x, q = np.ones(shape, np.float32), qrs.quantize(np.ones((5, shape[-1]), np.float32), "int8")
+    bias = np.arange(5, dtype=np.float32)
+    got = qrs.linear(x, q, bias, output=output)
+    assert got == qrs.quantize(qrs.linear(x, q, bias), output.scheme, qparams=output.qparams)
+    assert got.shape == (*shape[:-1], 5)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        got.codes.flags.writeable = True
+
+
+@by_output
+@by_weight
+def test_a_quantized_input_is_multiplied_by_its_codes(scheme, output):
+    """The same as its values with its own parameters, so that codes flow from layer to layer."""
+    x, w, bias = operands(5, 37, 75)
+    q = qrs.quantize(w, scheme)
+    codes = qrs.quantize(x, output.scheme, qparams=output.qparams)
+    s, qp = codes.scheme, codes.qparams
+    inputs = codes.unpack().astype(np.int64), *(np.full((5, 1), p) for p in (qp.scale, qp.zero_point))
+    expected = products.linear_integer(inputs, weight_of(q), bias, "relu")
+    for where, y in everywhere(lambda: qrs.linear(codes, q, bias, "relu")):
+        assert same_bits(y, expected), where
+    assert same_bits(qrs.linear(codes.dequantize(), q, bias, "relu", output), expected)
+    assert same_bits(qrs.nn.Linear(q, bias, activation="relu")(codes), expected)
+    chained = qrs.linear(codes, q, bias, "relu", output=output)
+    assert np.array_equal(
+        chained.unpack(), products.requantize(expected, qp.scale, qp.zero_point, s.dtype, s.narrow_range)
+    )
+
+
+def test_how_a_quantized_input_was_rounded_does_not_matter():
+    x, w, _ = operands(5, 7, 75)
+    q = qrs.quantize(w, "int8")
+    for scheme in (
+        qrs.Scheme("uint8", rounding="stochastic"),
+        qrs.Scheme("int8", rounding="floor", scale_dtype="bfloat16", symmetric=False),
+        qrs.Scheme("int4", scale_dtype="float16"),
+    ):
+        codes = qrs.quantize(x, scheme)
+        plain = qrs.Scheme(scheme.dtype, symmetric=scheme.symmetric)
+        values = qrs.linear(codes.dequantize(), q, input=qrs.Static(plain, qparams=codes.qparams))
+        assert same_bits(qrs.linear(codes, q), values)
+
+
+def test_with_input_a_quantized_input_counts_as_its_values():
+    x, w, _ = operands(5, 7, 75)
+    q, codes = qrs.quantize(w, "int8"), qrs.quantize(x, qrs.Scheme("uint8", qrs.per_token))
+    assert same_bits(qrs.linear(codes, q, input=TOKEN), qrs.linear(codes.dequantize(), q, input=TOKEN))
+    with pytest.raises(qrs.QrsValueError, match="x is a QTensor of per_token, expected per_tensor"):
+        qrs.linear(codes, q)
+
+
+def test_what_cannot_be_an_output_is_refused():
+    x, w, _ = operands(5, 7, 75)
+    q = qrs.quantize(w, "int8")
+    with pytest.raises(qrs.QrsTypeError, match="output is Dynamic"):
+        qrs.linear(x, q, output=qrs.Dynamic("uint8"))
+    with pytest.raises(qrs.QrsTypeError, match="output is 'uint8', expected None or Static"):
+        qrs.linear(x, q, output="uint8")
+    with pytest.raises(qrs.NotCalibratedError, match="no qparams"):
+        qrs.linear(x, q, output=qrs.Static("uint8"))
+    with pytest.raises(qrs.QrsValueError, match=r"Static scheme is .*, expected per_tensor"):
+        qrs.Static(qrs.Scheme("uint8", qrs.per_channel(1)))
+    out = np.full((5, 7), 7, np.float32)
+    with pytest.raises(qrs.QrsValueError, match="out and output are both given"):
+        qrs.linear(x, q, out=out, output=OUTPUTS["uint8"])
+    assert np.all(out == 7)
+
+
+@pytest.mark.parametrize("shape", [(2, 150), (150,), (4, 50), (2, 2, 37), ()])
+def test_the_last_axis_of_the_input_is_k(shape):
+    """Also where the number of elements is a whole number of rows."""
+    q = qrs.quantize(np.ones((7, 75), np.float32), "int8")
+    for call in (
+        lambda x: qrs.linear(x, q),
+        lambda x: qrs.linear(x, q, output=OUTPUTS["uint8"]),
+        qrs.nn.Linear(q),
+    ):
+        with pytest.raises(qrs.QrsValueError, match=r"x has shape .*, expected \(\.\.\., 75\)") as caught:
+            call(np.ones(shape, np.float32))
+        assert str(shape) in str(caught.value)

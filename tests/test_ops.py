@@ -291,7 +291,7 @@ def test_inputs_are_values():
         (
             lambda: Static(Scheme("int8", per_token)),
             ValueError,
-            "Static input is per_token, expected per_tensor",
+            "Static scheme is per_token, expected per_tensor",
         ),
         (
             lambda: Dynamic(Scheme("int8", rounding="floor")),

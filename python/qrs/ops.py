@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,10 +38,10 @@ def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, .
     scheme = Scheme.of(value)
     if scheme.granularity not in granularities:
         allowed = " or ".join(repr(one) for one in granularities)
-        raise QrsValueError(f"{name} input is {scheme.granularity!r}, expected {allowed}")
+        raise QrsValueError(f"{name} scheme is {scheme.granularity!r}, expected {allowed}")
     for field, only in (("rounding", "half_even"), ("scale_dtype", "float32")):
         if getattr(scheme, field) != only:
-            raise QrsValueError(f"{name} input has {field} {getattr(scheme, field)!r}, expected {only!r}")
+            raise QrsValueError(f"{name} scheme has {field} {getattr(scheme, field)!r}, expected {only!r}")
     return scheme
 
 
@@ -74,7 +74,7 @@ class Dynamic:
 
 @dataclass(frozen=True)
 class Static:
-    """An input whose parameters are known before the call, from calibration.
+    """An input, or a result, whose parameters are known before the call, from calibration.
 
     Parameters
     ----------
@@ -112,10 +112,15 @@ class Static:
         NotCalibratedError
             If there are no ``qparams`` yet.
         """
+        known = self.known()
+        scale, zero_point = float(known.scale), int(known.zero_point)
+        return _core.Input.static_(self.scheme.dtype, scale, zero_point, self.scheme.narrow_range)
+
+    def known(self) -> QParams:
+        """Give the parameters, or raise `NotCalibratedError` while there are none."""
         if self.qparams is None:
             raise NotCalibratedError(f"Static({self.scheme!r}) has no qparams; calibrate, or give qparams=")
-        scale, zero_point = float(self.qparams.scale), int(self.qparams.zero_point)
-        return _core.Input.static_(self.scheme.dtype, scale, zero_point, self.scheme.narrow_range)
+        return self.qparams
 
 
 def _fit(data: NDArray[np.float32], scheme: Scheme, check_finite: bool) -> QParams:
@@ -321,40 +326,77 @@ def matmul_integer(
     return deliver(filled, out)
 
 
+@overload
 def linear(
-    x: ArrayLike,
+    x: ArrayLike | QTensor,
     q: QTensor,
     bias: ArrayLike | None = None,
     activation: str | None = None,
     input: Dynamic | Static | None = None,
     out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
+    output: None = None,
+) -> NDArray[np.float32]: ...
+
+
+@overload
+def linear(
+    x: ArrayLike | QTensor,
+    q: QTensor,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    input: Dynamic | Static | None = None,
+    out: None = None,
+    *,
+    output: Static,
+) -> QTensor: ...
+
+
+def linear(
+    x: ArrayLike | QTensor,
+    q: QTensor,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    input: Dynamic | Static | None = None,
+    out: NDArray[np.float32] | None = None,
+    output: Static | None = None,
+) -> NDArray[np.float32] | QTensor:
     """Multiply by a quantized weight: ``activation(x @ w.T + bias)``.
 
     Parameters
     ----------
-    x : array_like of float, shape (..., k)
+    x : array_like of float or QTensor, shape (..., k)
+        The codes of a ``per_tensor`` QTensor are multiplied in integers as they stand: decoded, they would be
+        quantized to the same codes by its own parameters. With ``input`` given it counts as its values.
     q : QTensor, shape (n, k)
         The weight ``w``; packed for products on first use.
     bias : array_like of float, shape (n,), optional
     activation : str, optional
         ``relu``, ``gelu``, ``gelu_tanh``, ``silu`` or ``tanh``.
     input : Dynamic or Static, optional
-        Quantize ``x`` and multiply in integers. By default ``x`` stays float32 and the weight is decoded.
+        Quantize ``x`` and multiply in integers. By default a float ``x`` stays float32 and the weight
+        is decoded.
     out : ndarray of float32, shape (..., n), optional
-        Filled and returned; any strides.
+        Filled and returned; any strides. Not with ``output``.
+    output : Static, optional
+        Quantize the result, tile by tile and without a float32 copy of it. NaN becomes 0.0 and an infinity
+        the end of the code range.
 
     Returns
     -------
     ndarray of float32, shape (..., n)
         The same on every instruction set and for every number of threads.
+    QTensor, shape (..., n)
+        With ``output``: ``quantize(linear(...), output.scheme, qparams=output.qparams)``, code for code.
 
     Raises
     ------
     QrsTypeError, QrsValueError
-        If a dtype, shape or name is not accepted, or ``x`` is not finite where it is quantized.
+        If a dtype, shape or name is not accepted, ``x`` is not finite where it is quantized, ``x`` is a
+        QTensor of another granularity without ``input``, or both ``out`` and ``output`` are given.
     NotCalibratedError
-        If ``input`` is a `Static` without parameters.
+        If ``input`` or ``output`` is a `Static` without parameters.
+    OverflowError
+        If ``k``, or the weight's group, is so long that an int32 sum could overflow.
 
     Examples
     --------
@@ -362,16 +404,20 @@ def linear(
     >>> w = qrs.quantize([[1.0, -1.0], [0.5, 0.25]], qrs.Scheme("int8", qrs.per_channel(0)))
     >>> qrs.linear([[2.0, 1.0]], w, activation="relu").round(2)
     array([[1.  , 1.25]], dtype=float32)
+
+    From codes to codes, with nothing in float32 between two layers:
+
+    >>> codes = qrs.Static("uint8", qparams=qrs.QParams(0.01, 100))
+    >>> hidden = qrs.linear([[2.0, 1.0]], w, output=codes)
+    >>> hidden.unpack()
+    array([[200, 225]], dtype=uint8)
+    >>> qrs.linear(hidden, w, output=codes).unpack()
+    array([[ 75, 181]], dtype=uint8)
     """
-    if not isinstance(q, QTensor):
-        raise QrsTypeError(f"q is a {type(q).__name__}, expected a QTensor; quantize the weight first")
-    if input is not None and not isinstance(input, Dynamic | Static):
-        raise QrsTypeError(f"input is {input!r}, expected None, Dynamic or Static")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise unknown("activation", activation, ACTIVATIONS)
-    if q.ndim != 2:
-        raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
+    _check_choices(q, activation, input, output)
     n, k = q.shape
+    if isinstance(x, QTensor) and input is None:
+        input = _own_parameters(x)
     data = as_float32(x, "x")
     if not data.ndim or data.shape[-1] != k:
         raise QrsValueError(f"x has shape {data.shape}, expected (..., {k}) for a weight of shape {q.shape}")
@@ -381,8 +427,52 @@ def linear(
             f"bias has shape {offsets.shape}, expected {(n,)} for a weight of shape {q.shape}"
         )
     native = None if input is None else input.native()
-    filled = target(out, (*data.shape[:-1], n), np.float32, x=x, bias=bias)
-    if filled.size:
-        m = math.prod(data.shape[:-1])
-        q.panels.linear(data.reshape(m, k), offsets, activation or "none", native, filled.reshape(m, n))
-    return deliver(filled, out)
+    shape, m = (*data.shape[:-1], n), math.prod(data.shape[:-1])
+    arguments = data.reshape(m, k), offsets, activation or "none", native
+    if output is None:
+        filled = target(out, shape, np.float32, x=x, bias=bias)
+        if filled.size:
+            q.panels.linear(*arguments, filled.reshape(m, n))
+        return deliver(filled, out)
+    if out is not None:
+        raise QrsValueError("out and output are both given; out takes float32 results, output makes codes")
+    scheme, known = output.scheme, output.known()
+    scale, zero_point = float(known.scale), int(known.zero_point)
+    codes = np.empty(m * n, np.uint8)
+    if codes.size:
+        q.panels.linear_requantized(
+            *arguments, scheme.dtype, scale, zero_point, scheme.narrow_range, codes.reshape(m, n)
+        )
+    return QTensor._of_bytes(codes, known, scheme, shape)
+
+
+def _check_choices(
+    q: object, activation: str | None, input: Dynamic | Static | None, output: Static | None
+) -> None:
+    """Refuse what cannot stand in these places of a product, whatever its array is."""
+    if not isinstance(q, QTensor):
+        raise QrsTypeError(f"q is a {type(q).__name__}, expected a QTensor; quantize the weight first")
+    if input is not None and not isinstance(input, Dynamic | Static):
+        raise QrsTypeError(f"input is {input!r}, expected None, Dynamic or Static")
+    if output is not None and not isinstance(output, Static):
+        raise QrsTypeError(f"output is {output!r}, expected None or Static")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    if q.ndim != 2:
+        raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
+
+
+def _own_parameters(x: QTensor) -> Static:
+    """Describe a quantized input by the scheme and the parameters that it carries.
+
+    Decoding and quantizing again gives the same codes: the rounding errors of a product and a quotient move a
+    code by far less than half a step. So neither the rounding nor the scale dtype that made them matters.
+    """
+    s = x.scheme
+    if s.granularity != per_tensor:
+        raise QrsValueError(
+            f"x is a QTensor of {s.granularity!r}, expected per_tensor; give input=, or x.dequantize() to "
+            f"multiply in float32"
+        )
+    plainer = Scheme(s.dtype, symmetric=s.symmetric, narrow_range=s.narrow_range)
+    return Static(plainer, qparams=x.qparams)

@@ -121,6 +121,14 @@ class QTensor:
         made._panels = None
         return made
 
+    @classmethod
+    def _of_bytes(cls, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> QTensor:
+        """Wrap a new flat array of codes, a byte for each, that are known to be codes of the scheme."""
+        if scheme.format.bits < 8:
+            values = codes.view(np.int8) if scheme.format.signed else codes
+            codes = _core.pack(values.astype(np.int16), scheme.dtype)
+        return cls._made(codes, qparams, scheme, shape)
+
     @property
     def codes(self) -> NDArray[np.uint8]:
         """Packed codes, read-only; `unpack` gives one integer for each element."""

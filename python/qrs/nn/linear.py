@@ -73,12 +73,13 @@ class Linear(Layer, id="linear"):
                 "input is given for a float32 weight; quantize the weight first or leave input=None"
             )
 
-    def forward(self, x: ArrayLike) -> F32:
+    def forward(self, x: ArrayLike | QTensor) -> F32:
         """Apply the layer.
 
         Parameters
         ----------
         x : ndarray of float32, shape (..., k)
+            A quantized weight also takes a ``per_tensor`` QTensor, as `qrs.linear` does.
 
         Returns
         -------
@@ -89,13 +90,11 @@ class Linear(Layer, id="linear"):
         QrsValueError
             When the last axis of ``x`` is not k long.
         """
+        if isinstance(self.weight, QTensor):
+            return ops.linear(x, self.weight, bias=self.bias, activation=self.activation, input=self.input)
         array = as_float32(x, "x")
         n, k = self.weight.shape
         width(array, k, f"a weight of shape {(n, k)}")
-        if isinstance(self.weight, QTensor):
-            return ops.linear(
-                array, self.weight, bias=self.bias, activation=self.activation, input=self.input
-            )
         rows = array.reshape(-1, k)
         y: F32 = np.matmul(rows, self.weight.T)
         if self.bias is not None:
