@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import qrs
 from qrs import _core
+from qrs.registry import Registered
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
@@ -28,6 +29,16 @@ def blocks(page):
     text = page.read_text()
     for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         yield text[: match.start(1)].count("\n") + 1, match[1]
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What an example registers leaves with it: later tests see the tables that qrs itself fills."""
+    tables = [(opened._table, dict(opened._table)) for opened in Registered.__subclasses__()]
+    yield
+    for table, before in tables:
+        table.clear()
+        table.update(before)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
