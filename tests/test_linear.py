@@ -24,6 +24,12 @@ WEIGHTS = {
     "int3-group24": qrs.Scheme("int3", qrs.per_group(24)),
     "uint2-group32": qrs.Scheme("uint2", qrs.per_group(32)),
     "int1-channel": qrs.Scheme("int1", qrs.per_channel(0)),
+    "int8-token": qrs.Scheme("int8", qrs.per_token),
+    "int8-column": qrs.Scheme("int8", qrs.per_channel(1)),
+    "uint4-column": qrs.Scheme("uint4", qrs.per_channel(-1)),
+    "int4-group8-of-rows": qrs.Scheme("int4", qrs.per_group(8, axis=0)),
+    "uint8-block16x24": qrs.Scheme("uint8", qrs.per_block((16, 24))),
+    "int4-block5x7": qrs.Scheme("int4", qrs.per_block((5, 7)), symmetric=False),
 }
 INPUTS = {
     "float": None,
@@ -42,9 +48,10 @@ by_input = pytest.mark.parametrize("how", INPUTS.values(), ids=INPUTS.keys())
 def weight_of(q):
     """The parts of a QTensor as the reference takes them: parameters spread to (n, groups)."""
     n, k = q.shape
-    group = q.scheme.block(q.shape)[1]
-    shape = (n, -(-k // max(group, 1)))
-    scale, zero_point = (np.broadcast_to(p.reshape(-1, shape[1]), shape) for p in (q.scale, q.zero_point))
+    rows, group = (max(length, 1) for length in q.scheme.block(q.shape))
+    scale, zero_point = (
+        np.repeat(p.reshape(-(-n // rows), -(-k // group)), rows, axis=0)[:n] for p in (q.scale, q.zero_point)
+    )
     return Weight(q.unpack().astype(np.int64), scale, zero_point.astype(np.int64), group, q.scheme.dtype)
 
 

@@ -38,6 +38,34 @@ def test_weights_are_those_of_quantize(name):
         assert row.sqnr_db == qrs.compare(w, qrs.fake_quantize(w, row.weight)).sqnr_db
 
 
+@pytest.mark.parametrize(
+    "granularity",
+    [
+        qrs.per_tensor,
+        qrs.per_token,
+        qrs.per_channel(1),
+        qrs.per_group(3),
+        qrs.per_group(2, axis=0),
+        qrs.per_block((4, 5)),
+        qrs.per_block((1, 1)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("input", [None, qrs.Dynamic(qrs.Scheme("uint8", qrs.per_token))], ids=repr)
+def test_a_weight_may_have_any_granularity(granularity, input):
+    scheme = qrs.Scheme("int8", granularity)
+    small, _ = qrs.quantize_model(mlp(), qrs.Recipe([qrs.Rule("*", scheme, input)]))
+    assert {layer.weight.scheme for layer in small.layers.values()} == {scheme}
+    x = array(5, 4)
+    np.testing.assert_allclose(small.run({"x": x})["y"], mlp().run({"x": x})["y"], atol=0.1)
+
+
+def test_a_granularity_that_a_weight_cannot_have_is_refused_with_its_layer():
+    rule = qrs.Rule("second", qrs.Scheme("int8", qrs.per_channel(2)))
+    with pytest.raises(qrs.QrsValueError, match=r"layer 'second': .*axis.* 2"):
+        qrs.quantize_model(mlp(), qrs.Recipe([rule]))
+
+
 def test_the_original_stays_as_it_was():
     model = encoder()
     before = model.run(batch())["y"]
