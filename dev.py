@@ -253,10 +253,14 @@ def test_isa(*arguments: str) -> None:
 
 
 def bench(*arguments: str) -> None:
-    """Measure the kernels and the workloads of benches/; arguments go to pytest."""
-    cargo("bench", "--package", "qrs-core")
-    install_demo("dev")
-    python("-m", "pytest", "benches", "--timeout=0", *arguments)
+    """Measure limits, kernels and workloads; with arguments, the workloads that pytest selects by them."""
+    install_demo("bench")
+    # The workloads ask the program `limits` what the machine can do.
+    cargo("bench", "--package", "qrs-core", "--bench", "limits", "--no-run")
+    if not arguments:
+        cargo("bench", "--package", "qrs-core", "--bench", "kernels")
+    columns = "--benchmark-columns=median,iqr,rounds"
+    python("-m", "pytest", "benches", "--timeout=0", columns, *arguments)
 
 
 def exhaustive(*arguments: str) -> None:
