@@ -177,3 +177,108 @@ def test_memory_does_not_grow_with_calls():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     use(3000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before <= 2048
+
+
+# ---- arguments that a hurried or hostile caller gives
+
+
+def test_what_is_no_truth_value_is_refused_by_name():
+    for value in ("no", None, 0, 1.0):
+        with pytest.raises(qrs.QrsTypeError, match=r"check_finite is .*, expected True or False"):
+            qrs.quantize([1.0], "int8", check_finite=value)
+    assert qrs.quantize([np.nan], "int8", check_finite=np.bool_(False)).unpack() == [0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: qrs.quantize(np.broadcast_to(np.float16(1), (2**31, 2**30)), "int8"),
+        lambda: qrs.fake_quantize(np.broadcast_to(np.float32(1), (2**45,)), "int8"),
+        lambda: qrs.linear(np.empty((2**40, 0), np.float32), qrs.quantize(np.empty((2**30, 0)), "int8")),
+        lambda: qrs.linear(
+            np.empty((2**40, 0), np.float32),
+            qrs.quantize(np.empty((2**30, 0)), "int8"),
+            output=qrs.Static("int8", qparams=qrs.QParams(1.0)),
+        ),
+        lambda: qrs.matmul_integer(np.empty((2**33, 0), np.int8), np.empty((0, 2**33), np.int8)),
+    ],
+)
+def test_what_no_memory_holds_is_a_memory_error_at_once(call):
+    with pytest.raises(MemoryError):
+        call()
+
+
+def test_an_out_whose_elements_share_memory_is_refused():
+    out = np.lib.stride_tricks.as_strided(np.zeros(40, np.float32), (5, 40), (0, 4))
+    with pytest.raises(qrs.QrsValueError, match="out is a broadcast array"):
+        qrs.fake_quantize(values((5, 40)), "int8", out=out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("shape", [2, None, "2", (2.0,), (True,)])
+def test_a_shape_that_is_no_tuple_of_integers_is_refused(shape):
+    with pytest.raises(qrs.QrsTypeError, match="shape is"):
+        qrs.QTensor.from_parts(np.zeros(2, np.uint8), 1.0, 0, Scheme("int8"), shape)
+
+
+@pytest.mark.parametrize("shape", [(1,) * 65, (2**62, 0, 2**62), (2**62, 8), (-1, 0)])
+def test_a_shape_that_no_array_has_is_refused(shape):
+    with pytest.raises(qrs.QrsValueError, match=r"shape"):
+        qrs.QTensor.from_parts(np.zeros(int(shape[0] == 1), np.uint8), 1.0, 0, Scheme("int8"), shape)
+
+
+def test_a_code_that_a_narrow_range_leaves_out_counts_as_what_it_decodes_to():
+    x = qrs.QTensor.from_parts(np.array([0x80, 3], np.uint8), 0.5, 0, Scheme("int8"), (1, 2))
+    assert x.dequantize().tolist() == [[-64.0, 1.5]]
+    one = qrs.quantize(np.eye(2, dtype=np.float32), "uint1", qparams=qrs.QParams(1.0))
+    assert qrs.linear(x, one).tolist() == [[-64.0, 1.5]]
+
+
+def test_a_static_input_takes_an_observer_and_not_its_class():
+    with pytest.raises(qrs.QrsTypeError, match=r"expected an observer such as MinMax\(\)"):
+        qrs.Static("int8", observer=qrs.observers.MinMax)
+
+
+MODEL = qrs.Model.chain({"only": qrs.nn.Linear(values((3, 4)))})
+STATIC = qrs.Recipe.preset("w8a8-static")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: qrs.quantize_model(MODEL, "w8a8-dynamic"), "recipe"),
+        (lambda: qrs.quantize_model(MODEL.layers["only"], STATIC), "model"),
+        (lambda: qrs.quantize_model(MODEL, STATIC, {}), "stats"),
+        (lambda: qrs.calibrate(None, [], STATIC), "model"),
+        (lambda: qrs.calibrate(MODEL, [], "w8a8-static"), "recipe"),
+        (lambda: qrs.calibrate(MODEL, None, STATIC), "batches"),
+        (lambda: qrs.calibrate(MODEL, {"x": values((2, 4))}, STATIC), "inputs"),
+        (lambda: qrs.calibrate(MODEL, [values((2, 4))], STATIC), "inputs"),
+        (lambda: MODEL.run(values((2, 4))), "inputs"),
+        (lambda: qrs.nn.LayerNorm(values(4), eps="1e-5"), "eps"),
+        (lambda: qrs.nn.LayerNorm(values(4), eps=True), "eps"),
+        (lambda: qrs.nn.Normalize(eps=None), "eps"),
+        (lambda: qrs.observers.MovingAverage(momentum="0.9"), "momentum"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(call, name):
+    with pytest.raises(qrs.QrsTypeError, match=rf"\b{name} is "):
+        call()
+
+
+def test_normalize_reaches_length_one_at_every_magnitude():
+    x = np.float32([[3e38, 3e38], [1e-30, 0], [-3e-23, 4e-23], [0, 0]])
+    y = qrs.nn.Normalize(eps=1e-300)(x)
+    np.testing.assert_allclose(np.linalg.norm(y, axis=1), [1, 1, 1, 0], rtol=1e-6)
+    with pytest.raises(qrs.QrsValueError, match=r"x has shape \(\)"):
+        qrs.nn.Normalize()(np.float32(2))
+
+
+def test_a_mean_of_nothing_is_zero():
+    mask = np.float32([[-np.inf, -np.inf], [0, -np.inf]])
+    pooled = qrs.nn.MeanPool()(np.float32([[[1], [2]], [[3], [4]]]), mask)
+    assert pooled.tolist() == [[0], [3]]
+
+
+def test_a_sum_of_two_numbers_is_an_array():
+    assert type(qrs.nn.Add()(np.float32(1), np.float32(2))) is np.ndarray

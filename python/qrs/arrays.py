@@ -7,7 +7,10 @@ Dtypes are never changed silently: what would lose values is refused by name.
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,27 @@ def integer(value: object, name: str) -> int:
         except TypeError:
             pass
     raise QrsTypeError(f"{name} is {value!r}, expected an integer")
+
+
+def number(value: object, name: str) -> float:
+    """Take a real number, of Python or of NumPy; a bool or a string is refused."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise QrsTypeError(f"{name} is {value!r}, expected a number")
+
+
+def flag(value: object, name: str) -> bool:
+    """Take a truth value; what merely counts as true or false is refused."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise QrsTypeError(f"{name} is {value!r}, expected True or False")
+
+
+def room(shape: tuple[int, ...], dtype: type[np.generic], name: str) -> None:
+    """Refuse an array that no memory could hold, before NumPy tries; what is smaller is its own to refuse."""
+    wanted = math.prod(shape) * np.dtype(dtype).itemsize
+    if wanted > sys.maxsize:
+        raise MemoryError(f"{name} of shape {shape} needs {wanted} bytes, more than can be addressed")
 
 
 def plain(x: object, name: str) -> NDArray[Any]:
@@ -82,6 +106,7 @@ def as_float32(x: object, name: str) -> NDArray[np.float32]:
     # Python numbers have no dtype of their own, so whole ones among them stand for floats.
     weak = isinstance(x, list | tuple | int) and not isinstance(x, bool) and dtype.kind in "iu"
     if (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16" or weak:
+        room(source.shape, np.float32, name)
         with np.errstate(over="ignore"):
             data: NDArray[np.float32] = np.asarray(source, dtype=np.float32, order="C")
     else:
@@ -146,9 +171,12 @@ def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **input
     QrsTypeError
         If ``out`` is no ndarray or has another dtype.
     QrsValueError
-        If ``out`` has another shape, is read-only, or overlaps an input.
+        If ``out`` has another shape, is read-only, or overlaps an input or itself.
+    MemoryError
+        If a new array would be larger than any memory.
     """
     if out is None:
+        room(shape, dtype, "the result")
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise QrsTypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
@@ -160,6 +188,10 @@ def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **input
         raise QrsValueError(f"out has shape {out.shape}, expected {shape}")
     if not out.flags.writeable:
         raise QrsValueError("out is read-only; give an array that may be written")
+    if out.size and any(
+        stride == 0 and length > 1 for stride, length in zip(out.strides, out.shape, strict=True)
+    ):
+        raise QrsValueError("out is a broadcast array, whose elements share memory; give one of its own")
     for name, value in inputs.items():
         if value is not None and shares_memory(out, np.asarray(value)):
             raise QrsValueError(f"out overlaps {name} in memory; give an array of its own")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import container
-from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError
+from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError, expect
 from .model import Model
 from .nn.base import named
 from .observers import MinMax, Observer
@@ -155,6 +155,9 @@ def calibrate(
     >>> [float(end) for end in stats.observers["head"].range("uint8")]
     [1.0, 2.0]
     """
+    expect(model, Model, "model")
+    expect(recipe, Recipe, "recipe", "; Recipe.preset(name) makes one")
+    expect(batches, Iterable, "batches", " of mappings")
     observers = {}
     for name, rule in recipe.assign(model.layers).items():
         if isinstance(rule.input, Static) and "input" in model.layers[name].attributes():

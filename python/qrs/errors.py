@@ -28,3 +28,9 @@ class FormatError(QrsError, ValueError):
 
 class NotCalibratedError(QrsError, RuntimeError):
     """A range was asked for before any data was seen."""
+
+
+def expect(value: object, kind: type, name: str, hint: str = "") -> None:
+    """Raise a `QrsTypeError` unless an argument is of a kind; ``hint`` says how to get one."""
+    if not isinstance(value, kind):
+        raise QrsTypeError(f"{name} is {value!r}, expected a {kind.__name__}{hint}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import QrsTypeError, QrsValueError
+from .errors import QrsTypeError, QrsValueError, expect
 from .nn.base import Layer, call, identity, watching
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Model:
         QrsValueError
             When inputs are missing or unknown (all are listed), or a layer refuses its inputs (it is named).
         """
+        expect(inputs, Mapping, "inputs", " of names to arrays")
         missing = [name for name in self.inputs if name not in inputs]
         unknown = [name for name in inputs if name not in self.inputs]
         if missing or unknown:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, as_int8, deliver, integer, target
+from .arrays import as_float32, as_int8, deliver, flag, integer, room, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError
 from .qtensor import QTensor, packed_bytes
 from .registry import unknown
@@ -99,7 +99,10 @@ class Static:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", _input_scheme(self.scheme, "Static", (per_tensor,)))
-        if self.observer is not None and not isinstance(self.observer, RangeSource):
+        # A class has the method too, but has seen nothing and never will.
+        if self.observer is not None and (
+            isinstance(self.observer, type) or not isinstance(self.observer, RangeSource)
+        ):
             raise QrsTypeError(f"observer is {self.observer!r}, expected an observer such as MinMax()")
         if self.qparams is not None:
             self.scheme.check_qparams(self.qparams, ())
@@ -199,7 +202,7 @@ def quantize(
     array([0, 1, 2, 3], dtype=uint8)
     """
     scheme = Scheme.of(scheme)
-    seed = _seed(seed)
+    seed, check_finite = _seed(seed), flag(check_finite, "check_finite")
     data = as_float32(x, "x")
     params, scale, zero_point = _parameters(data, scheme, qparams, check_finite)
     codes = np.empty(packed_bytes(scheme.format.bits, data.size), np.uint8)
@@ -438,6 +441,7 @@ def linear(
         raise QrsValueError("out and output are both given; out takes float32 results, output makes codes")
     scheme, known = output.scheme, output.known()
     scale, zero_point = float(known.scale), int(known.zero_point)
+    room(shape, np.uint8, "the result")
     codes = np.empty(m * n, np.uint8)
     if codes.size:
         q.panels.linear_requantized(
@@ -474,5 +478,6 @@ def _own_parameters(x: QTensor) -> Static:
             f"x is a QTensor of {s.granularity!r}, expected per_tensor; give input=, or x.dequantize() to "
             f"multiply in float32"
         )
-    plainer = Scheme(s.dtype, symmetric=s.symmetric, narrow_range=s.narrow_range)
+    # A tensor made from parts may hold the code that a narrow range leaves out: it too is taken as it is.
+    plainer = Scheme(s.dtype, symmetric=s.symmetric, narrow_range=False)
     return Static(plainer, qparams=x.qparams)

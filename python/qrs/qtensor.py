@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from typing import Any
 
@@ -16,6 +17,8 @@ from .errors import QrsTypeError, QrsValueError
 from .scheme import QParams, Scheme, Shape
 
 __all__ = ["QTensor"]
+
+AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 
 # One lock for all tensors: packing is threaded inside, so two at once would not be faster. A forked child may
 # inherit it locked by a thread that it does not have, and so takes a new one.
@@ -74,6 +77,8 @@ class QTensor:
     def __init__(self, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> None:
         if not isinstance(scheme, Scheme):
             raise QrsTypeError(f"scheme is {scheme!r}, expected a Scheme")
+        if not isinstance(shape, tuple | list):
+            raise QrsTypeError(f"shape is {shape!r}, expected a tuple of integers")
         shape = tuple(integer(length, "shape") for length in shape)
         if any(length < 0 for length in shape):
             raise QrsValueError(f"shape is {shape}, expected lengths of 0 or more")
@@ -86,6 +91,9 @@ class QTensor:
         if data.shape != expected:
             what = f"{scheme.dtype} of a {shape} array"
             raise QrsValueError(f"codes has shape {data.shape}, expected {expected} for {what}")
+        # NumPy multiplies the lengths that are not 0, also where one is.
+        if len(shape) > AXES or 4 * math.prod(length for length in shape if length) > sys.maxsize:
+            raise QrsValueError(f"shape is {shape}, which no float32 array can have")
         used = bits * size % 8
         if used and int(data[-1]) >> used:
             raise QrsValueError(

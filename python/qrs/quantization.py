@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Statistics
-from .errors import NotCalibratedError, QrsError, QrsValueError
+from .errors import NotCalibratedError, QrsError, QrsValueError, expect
 from .metrics import compare
 from .model import Model
 from .nn.base import Layer, identity, named
@@ -59,6 +59,10 @@ def quantize_model(
     >>> small.layers["head"].weight.scheme, report
     (Scheme('int8', per_channel(0)), Report(1 of 1 layers quantized, 16 -> 12 bytes))
     """
+    expect(model, Model, "model")
+    expect(recipe, Recipe, "recipe", "; Recipe.preset(name) makes one")
+    if stats is not None:
+        expect(stats, Statistics, "stats", "; qrs.calibrate makes one")
     if not any(layer.slots for layer in model.layers.values()):
         kinds = sorted({layer.id for layer in model.layers.values()})
         raise QrsValueError(f"the model has no layer that can be quantized; it has {kinds}")

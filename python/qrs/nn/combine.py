@@ -30,14 +30,15 @@ class Add(Layer, id="add"):
         left, right = as_float32(a, "a"), as_float32(b, "b")
         if left.shape != right.shape:
             raise QrsValueError(f"b has shape {right.shape}, expected {left.shape} like a")
-        return left + right
+        return np.asarray(left + right)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MeanPool(Layer, id="mean_pool"):
     """Average the vectors of a sequence, weighted by ``exp(mask)``.
 
-    The mask is the one attention takes: 0 keeps a position, a large negative number leaves it out.
+    The mask is the one attention takes: 0 keeps a position, a large negative number leaves it out. A sequence
+    whose every entry is -inf has no position left, and zeros as its mean.
 
     Examples
     --------
@@ -73,7 +74,9 @@ class MeanPool(Layer, id="mean_pool"):
         if bias.shape != array.shape[:-1]:
             raise QrsValueError(f"mask has shape {bias.shape}, expected {array.shape[:-1]}")
         # Relative to the largest entry the weights cannot all vanish, whatever constant the mask carries.
-        share = np.exp(bias - bias.max(axis=-1, keepdims=True))
-        share /= share.sum(axis=-1, keepdims=True)
+        peak = bias.max(axis=-1, keepdims=True)
+        share = np.exp(bias - np.where(peak == -np.inf, np.float32(0), peak))
+        total = share.sum(axis=-1, keepdims=True)
+        share /= np.where(total == 0, np.float32(1), total)
         pooled: F32 = np.matmul(share[..., None, :], array)[..., 0, :]
         return pooled

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _core
-from ..arrays import as_float32
+from ..arrays import as_float32, number
 from ..errors import QrsValueError
 from .base import F32, Layer, frozen, vector, width
 
@@ -43,7 +42,7 @@ class LayerNorm(Layer, id="layer_norm"):
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight, "weight", 1))
         object.__setattr__(self, "bias", vector(self.bias, "bias", len(self.weight)))
-        object.__setattr__(self, "eps", float(self.eps))
+        object.__setattr__(self, "eps", number(self.eps, "eps"))
         if not 0.0 <= self.eps < np.inf:
             raise QrsValueError(f"eps is {self.eps}, expected a finite number >= 0")
 
@@ -92,12 +91,16 @@ class Normalize(Layer, id="normalize"):
     eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", number(self.eps, "eps"))
         if not 0.0 < self.eps < np.inf:
             raise QrsValueError(f"eps is {self.eps}, expected a finite number > 0")
 
     def forward(self, x: ArrayLike) -> F32:
         """Return the vectors with length one, float32, of the shape of ``x``; a zero vector stays zero."""
         array = as_float32(x, "x")
-        length: Any = np.sqrt(np.sum(array * array, axis=-1, keepdims=True))
-        y: F32 = array / np.maximum(length, np.float32(self.eps))
+        if not array.ndim:
+            raise QrsValueError("x has shape (), expected (..., width)")
+        # In float64 no square of a float32 overflows or vanishes.
+        length = np.sqrt(np.square(array, dtype=np.float64).sum(axis=-1, keepdims=True))
+        y: F32 = (array / np.maximum(length, self.eps)).astype(np.float32)
         return y

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import QrsTypeError, QrsValueError
+from ..arrays import number
+from ..errors import QrsValueError
 from .base import Observer
 
 __all__ = ["MovingAverage"]
@@ -44,11 +45,9 @@ class MovingAverage(Observer, id="moving_average"):
 
     def __init__(self, *, axis: int | None = None, momentum: float = 0.9) -> None:
         super().__init__(axis=axis)
-        if isinstance(momentum, bool) or not isinstance(momentum, int | float):
-            raise QrsTypeError(f"momentum is {momentum!r}, expected a float")
-        if not 0 <= momentum < 1:
+        self.momentum = number(momentum, "momentum")
+        if not 0 <= self.momentum < 1:
             raise QrsValueError(f"momentum is {momentum}, expected 0 <= momentum < 1")
-        self.momentum = float(momentum)
 
     def settings(self) -> dict[str, Any]:
         """Give the keyword arguments that make an observer like this one."""
