@@ -259,8 +259,8 @@ def bench(*arguments: str) -> None:
     cargo("bench", "--package", "qrs-core", "--bench", "limits", "--no-run")
     if not arguments:
         cargo("bench", "--package", "qrs-core", "--bench", "kernels")
-    columns = "--benchmark-columns=median,iqr,rounds"
-    python("-m", "pytest", "benches", "--timeout=0", columns, *arguments)
+    # benches/ prints a table of its own, with the limits and the other side of each row.
+    python("-m", "pytest", "benches", "--timeout=0", "--benchmark-quiet", *arguments)
 
 
 def exhaustive(*arguments: str) -> None:
