@@ -136,7 +136,7 @@ where
     #[inline(always)]
     fn run(mut self) -> Self::Output {
         let (kernel, panels) = (self.kernel, self.product.panels);
-        let rows = F::A::prepare(self.product.source, self.rectangle.rows.clone(), panels.groups)?;
+        let rows = F::A::prepare(self.product.source, self.rectangle.rows.clone(), panels)?;
         // Lines of a panel, as stored and as the kernel reads them.
         let stored = panels.lines();
         let lines = stored * panels.groups.unit / F::B::K;
@@ -213,10 +213,10 @@ where
                 for (i, (acc, sums)) in acc.iter().zip(sums.iter_mut()).enumerate() {
                     let (row, panel) = (start + i / set.len(), set.start + i % set.len());
                     let at = panel * count + group;
-                    let columns =
-                        Columns { scale: &panels.scale[at], zero: &panels.zero[at], sum: &panels.sum[at] };
-                    let products =
-                        F::C::correct(acc, columns, rows.sums[row * count + group], rows.zero[row]);
+                    let zero = (panels.has_zeros || !F::C::EXACT).then_some(&panels.zero[at]);
+                    let columns = Columns { scale: &panels.scale[at], zero, sum: &panels.sum[at] };
+                    let row_sum = rows.sums.get(row * count + group).copied().unwrap_or_default();
+                    let products = F::C::correct(acc, columns, row_sum, rows.zero[row]);
                     self.product.output.fold(&products, columns, sums);
                 }
             }

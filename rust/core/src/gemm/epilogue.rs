@@ -18,12 +18,15 @@ use crate::quantize::{Affine, encode};
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
     pub(crate) scale: &'a LineF32,
-    pub(crate) zero: &'a LineI32,
+    /// None where all zero points of the weight are 0.
+    pub(crate) zero: Option<&'a LineI32>,
     pub(crate) sum: &'a LineI32,
 }
 
 /// An accumulator type: how its products are freed of zero points.
 pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
+    /// Whether taking 0 times anything away changes nothing; 0 · ∞ is NaN.
+    const EXACT: bool;
     /// `acc − zero · row_sum − row_zero · column_sum`.
     fn correct(acc: &Line<Self, 16>, columns: Columns<'_>, row_sum: Self, row_zero: i32) -> Line<Self, 16>;
     /// The product as float32.
@@ -31,13 +34,20 @@ pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
 }
 
 impl Accumulator for i32 {
+    const EXACT: bool = true;
+
     #[inline(always)]
     fn correct(acc: &LineI32, columns: Columns<'_>, row_sum: i32, row_zero: i32) -> LineI32 {
         let mut out = *acc;
-        for (i, t) in out.0.iter_mut().enumerate() {
-            *t = t
-                .wrapping_sub(columns.zero.0[i].wrapping_mul(row_sum))
-                .wrapping_sub(row_zero.wrapping_mul(columns.sum.0[i]));
+        if let Some(zero) = columns.zero {
+            for (t, zero) in out.0.iter_mut().zip(&zero.0) {
+                *t = t.wrapping_sub(zero.wrapping_mul(row_sum));
+            }
+        }
+        if row_zero != 0 {
+            for (t, sum) in out.0.iter_mut().zip(&columns.sum.0) {
+                *t = t.wrapping_sub(row_zero.wrapping_mul(*sum));
+            }
         }
         out
     }
@@ -49,11 +59,15 @@ impl Accumulator for i32 {
 }
 
 impl Accumulator for f32 {
+    const EXACT: bool = false;
+
     #[inline(always)]
     fn correct(acc: &LineF32, columns: Columns<'_>, row_sum: f32, _: i32) -> LineF32 {
         let mut out = *acc;
-        for (i, t) in out.0.iter_mut().enumerate() {
-            *t -= columns.zero.0[i] as f32 * row_sum;
+        if let Some(zero) = columns.zero {
+            for (t, zero) in out.0.iter_mut().zip(&zero.0) {
+                *t -= *zero as f32 * row_sum;
+            }
         }
         out
     }

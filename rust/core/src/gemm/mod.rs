@@ -123,7 +123,7 @@ where
             (Source::Static(x, whole_range(x, isa, &target)?), target.code_range())
         }
     };
-    check_exact(weight.groups.size, qmax.abs_diff(qmin) as usize, weight.spread())?;
+    check_exact(weight.groups.size, qmax.abs_diff(qmin) as usize, weight.spread)?;
     multiply_codes(&Product { source, m, panels: weight, output, isa }, out)
 }
 

@@ -78,6 +78,10 @@ pub struct Panels {
     pub(crate) zero: Vec<LineI32>,
     /// Sums of the stored codes along k.
     pub(crate) sum: Vec<LineI32>,
+    /// Whether any zero point is not 0.
+    pub(crate) has_zeros: bool,
+    /// The largest magnitude of a code less its zero point.
+    pub(crate) spread: usize,
 }
 
 /// Where the codes and parameters of a weight come from.
@@ -107,6 +111,8 @@ impl Panels {
             scale: zeroed_lines(count * groups.count())?,
             zero: zeroed_lines(count * groups.count())?,
             sum: zeroed_lines(count * groups.count())?,
+            has_zeros: false,
+            spread: 0,
         };
         panels.codes = if weight.nibbles() {
             let mut codes = zeroed_lines::<u8, 64>(count * lines)?;
@@ -131,13 +137,17 @@ impl Panels {
     /// Fills in the scales, zero points and sums.
     fn describe(&mut self, weight: &impl Weight) {
         let groups = self.groups;
+        let (min, max) = if weight.nibbles() { (0, 15) } else { (-128, 127) };
         for panel in 0..self.n.div_ceil(WIDTH) {
             for group in 0..groups.count() {
                 let at = panel * groups.count() + group;
                 for column in 0..WIDTH.min(self.n - panel * WIDTH) {
                     let (scale, zero) = weight.parameters(panel * WIDTH + column, group);
+                    let zero = zero + weight.shift();
                     self.scale[at].0[column] = scale;
-                    self.zero[at].0[column] = zero + weight.shift();
+                    self.zero[at].0[column] = zero;
+                    self.has_zeros |= zero != 0;
+                    self.spread = self.spread.max(zero.abs_diff(min).max(zero.abs_diff(max)) as usize);
                 }
                 let lines = groups.padded(group);
                 let start = panel * self.lines();
@@ -162,16 +172,6 @@ impl Panels {
     /// Stored lines of a panel.
     pub(crate) fn lines(&self) -> usize {
         self.groups.padded_k() / self.groups.unit
-    }
-
-    /// The largest magnitude of a code less its zero point.
-    pub(crate) fn spread(&self) -> usize {
-        let (min, max) = match self.codes {
-            Codes::I8(_) => (-128, 127),
-            Codes::U4(_) => (0, 15),
-        };
-        let zeros = self.zero.iter().flat_map(|line| line.0);
-        zeros.map(|zero| zero.abs_diff(min).max(zero.abs_diff(max)) as usize).max().unwrap_or(0)
     }
 
     /// Bytes in memory.

@@ -2,7 +2,7 @@
 //! sums that the epilogue needs. Rows are never packed into panels: kernels broadcast from them as they lie.
 
 use super::kernel::{Word, WordI16, WordU8};
-use super::panel::Groups;
+use super::panel::Panels;
 use crate::error::Error;
 use crate::format::Format;
 use crate::math;
@@ -76,7 +76,8 @@ pub(crate) struct Rows<'a, A: Word, C: Copy> {
     pub(crate) words: Cow<'a, [A]>,
     /// Words from one row to the next.
     pub(crate) stride: usize,
-    /// `[row][group]`: the sum of what is stored, less the zero point of each element.
+    /// `[row][group]`: the sum of what is stored, less the zero point of each element. Empty where the columns
+    /// have no zero points to multiply it with.
     pub(crate) sums: Vec<C>,
     /// Zero point of each row, in terms of what is stored.
     pub(crate) zero: Vec<i32>,
@@ -87,14 +88,14 @@ pub(crate) struct Rows<'a, A: Word, C: Copy> {
 /// A word type that rows can be prepared as.
 pub(crate) trait Prepare: Word {
     type Sum: Copy + Send + Sync;
-    /// Prepares rows `rows` of the source, for weights grouped as `groups`.
+    /// Prepares rows `rows` of the source for a product with `panels`.
     ///
     /// # Errors
     /// The flat index of an element that is to be quantized and is NaN or infinite, or no memory.
     fn prepare<'a>(
         source: Source<'a>,
         rows: Range<usize>,
-        groups: Groups,
+        panels: &Panels,
     ) -> Result<Rows<'a, Self, Self::Sum>, Refusal>;
 }
 
@@ -117,9 +118,10 @@ impl Prepare for f32 {
     fn prepare<'a>(
         source: Source<'a>,
         rows: Range<usize>,
-        groups: Groups,
+        panels: &Panels,
     ) -> Result<Rows<'a, f32, f32>, Refusal> {
         let Source::Floats(x) = source else { unreachable!("integer codes go to integer kernels") };
+        let groups = panels.groups;
         let (k, count) = (groups.k, groups.count());
         let mut sums = zeroed(rows.len() * count)?;
         for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(count.max(1))) {
@@ -184,78 +186,97 @@ impl<A: Arrange + Default> Prepare for A {
     fn prepare<'a>(
         source: Source<'a>,
         rows: Range<usize>,
-        groups: Groups,
+        panels: &Panels,
     ) -> Result<Rows<'a, A, i32>, Refusal> {
+        let groups = panels.groups;
         let (k, count, padded) = (groups.k, groups.count(), groups.padded_k());
         // Padding to whole lines of B keeps every word that a kernel reads inside the row.
         let stride = padded / A::K;
         let mut words = zeroed::<A>(rows.len() * stride)?;
-        let mut sums = zeroed(rows.len() * count)?;
+        let mut sums = zeroed(if panels.has_zeros { rows.len() * count } else { 0 })?;
         let mut zero = zeroed(rows.len())?;
         let mut scale = zeroed(rows.len())?;
         let mut codes = zeroed::<i16>(k)?;
         let mut padded_codes = zeroed::<i16>(if groups.is_dense() { 0 } else { padded })?;
         for (i, row) in rows.enumerate() {
-            let at = row * k..(row + 1) * k;
-            let (affine, shift) = match source {
-                Source::PerToken(x, target) => {
-                    let affine =
-                        of_row(&x[at.clone()], &target).map_err(|i| Refusal::NotFinite(row * k + i))?;
-                    (affine, A::SHIFT[usize::from(affine.qmin >= 0)])
-                }
-                Source::Static(x, affine) => {
-                    range(&x[at.clone()]).map_err(|i| Refusal::NotFinite(row * k + i))?;
-                    (affine, A::SHIFT[usize::from(affine.qmin >= 0)])
-                }
-                Source::I8(_, zero) => {
-                    (Affine { scale: 1.0, zero_point: zero, qmin: -128, qmax: 127 }, A::SHIFT[0])
-                }
-                Source::U8(_, zero) => {
-                    (Affine { scale: 1.0, zero_point: zero, qmin: 0, qmax: 255 }, A::SHIFT[1])
-                }
-                Source::Floats(_) => unreachable!("float32 rows go to float32 kernels"),
-            };
-            match source {
-                Source::PerToken(x, _) | Source::Static(x, _) => encode(&x[at], affine, &mut codes),
-                Source::I8(x, _) => copy(&x[at], &mut codes),
-                Source::U8(x, _) => copy(&x[at], &mut codes),
-                Source::Floats(_) => {}
-            }
-            for code in &mut codes {
-                *code += shift as i16;
-            }
-            zero[i] = affine.zero_point + shift;
+            let affine = store_codes(source, row * k..(row + 1) * k, A::SHIFT, &mut codes)?;
+            zero[i] = affine.zero_point;
             scale[i] = affine.scale;
-            for (group, sum) in sums[i * count..(i + 1) * count].iter_mut().enumerate() {
-                let part = &codes[groups.range(group)];
-                let mut total = 0i32;
-                for code in part {
-                    total += i32::from(*code);
+            if panels.has_zeros {
+                for (group, sum) in sums[i * count..(i + 1) * count].iter_mut().enumerate() {
+                    let part = &codes[groups.range(group)];
+                    *sum = sum_codes(part).wrapping_sub((part.len() as i32).wrapping_mul(zero[i]));
                 }
-                *sum = total.wrapping_sub((part.len() as i32).wrapping_mul(zero[i]));
-                if !groups.is_dense() {
+            }
+            let out = &mut words[i * stride..(i + 1) * stride];
+            if groups.is_dense() {
+                A::arrange(&codes, out);
+            } else {
+                for group in 0..count {
+                    let part = &codes[groups.range(group)];
                     padded_codes[groups.padded(group).start..][..part.len()].copy_from_slice(part);
                 }
+                A::arrange(&padded_codes, out);
             }
-            let codes = if groups.is_dense() { &codes } else { &padded_codes };
-            A::arrange(codes, &mut words[i * stride..(i + 1) * stride]);
         }
         Ok(Rows { words: Cow::Owned(words), stride, sums, zero, scale })
     }
 }
 
+/// Writes the codes of elements `at`, shifted, and returns their parameters in terms of what is stored.
 #[inline(always)]
-fn copy<T: Copy + Into<i16>>(x: &[T], out: &mut [i16]) {
+fn store_codes(
+    source: Source<'_>,
+    at: Range<usize>,
+    [signed, unsigned]: [i32; 2],
+    codes: &mut [i16],
+) -> Result<Affine, Refusal> {
+    let not_finite = |i| Refusal::NotFinite(at.start + i);
+    let plain = |zero_point| Affine { scale: 1.0, zero_point, qmin: 0, qmax: 0 };
+    let (x, mut affine) = match source {
+        Source::PerToken(x, target) => {
+            let x = &x[at.clone()];
+            let (lo, hi) = range(x).map_err(not_finite)?;
+            (x, of_range(lo, hi, &target))
+        }
+        Source::Static(x, affine) => {
+            let x = &x[at.clone()];
+            range(x).map_err(not_finite)?;
+            (x, affine)
+        }
+        Source::I8(x, zero_point) => {
+            copy(&x[at], signed as i16, codes);
+            return Ok(plain(zero_point + signed));
+        }
+        Source::U8(x, zero_point) => {
+            copy(&x[at], unsigned as i16, codes);
+            return Ok(plain(zero_point + unsigned));
+        }
+        Source::Floats(_) => unreachable!("float32 rows go to float32 kernels"),
+    };
+    // Shifting all three leaves the clamp where it was and moves the codes.
+    let shift = if affine.qmin < 0 { signed } else { unsigned };
+    affine.zero_point += shift;
+    affine.qmin += shift;
+    affine.qmax += shift;
+    encode(x, affine, codes);
+    Ok(affine)
+}
+
+#[inline(always)]
+fn copy<T: Copy + Into<i16>>(x: &[T], shift: i16, out: &mut [i16]) {
     for (x, out) in x.iter().zip(out) {
-        *out = (*x).into();
+        *out = (*x).into() + shift;
     }
 }
 
-/// Scale and zero point of one row from its own range, or the index of its first NaN or infinity.
 #[inline(always)]
-fn of_row(x: &[f32], target: &Target) -> Result<Affine, usize> {
-    let (lo, hi) = range(x)?;
-    Ok(of_range(lo, hi, target))
+fn sum_codes(codes: &[i16]) -> i32 {
+    let mut total = 0i32;
+    for code in codes {
+        total = total.wrapping_add(i32::from(*code));
+    }
+    total
 }
 
 /// The parameters that a target gives a range.
