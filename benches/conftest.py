@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-# The threads of NumPy's BLAS wait for more work in a loop, some 30 ms long by default, and would take a core from
-# whatever is timed next. 2**10 cycles are enough here. Read when NumPy is loaded.
+# The threads of NumPy's BLAS wait for more work in a loop, some 30 ms long by default, and would take a core
+# from whatever is timed next. 2**10 cycles are enough here. Read when NumPy is loaded.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
 
-from results import Results  # noqa: E402
-from workloads import ROWS  # noqa: E402
+from results import Results
+from workloads import ROWS
 
 FOUND = pytest.StashKey[Results]()
 
