@@ -252,6 +252,31 @@ def test_isa(*arguments: str) -> None:
     say(f"covered: {', '.join(isas)}")
 
 
+def emulate(*arguments: str) -> None:
+    """Run the core's tests of products on an emulated CPU with AVX512-VNNI; arguments choose other tests."""
+    need_rust()
+    target = "x86_64-unknown-linux-gnu"
+    build = ["cargo", "test", "--no-run", "--package", "qrs-core", "--lib", "--target", target]
+    # A target folder of its own: other flags would make every later build start anew.
+    flags = {"RUSTFLAGS": "-C target-feature=+crt-static", "CARGO_TARGET_DIR": str(ROOT / "target/static")}
+    say("building the core's tests as one static program")
+    done = subprocess.run(
+        [*build, "--quiet", "--message-format=json"],
+        cwd=ROOT,
+        env={**os.environ, **flags},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    programs = [json.loads(line).get("executable") for line in done.stdout.splitlines()]
+    (program,) = (path for path in programs if path)
+    tests = arguments or ("gemm", "attention")
+    emulator = ["tests/emulator/run.py", "--timeout", "1800", "--env", "QRS_ISA=avx512vnni"]
+    run(sys.executable, *emulator, program, "--test-threads=1", *tests)
+
+
 def bench(*arguments: str) -> None:
     """Measure limits, kernels and workloads; with arguments, the workloads that pytest selects by them."""
     install_demo("bench")
@@ -268,7 +293,9 @@ def exhaustive(*arguments: str) -> None:
     cargo("test", "--release", "--package", "qrs-core", "--", "--ignored", *arguments)
 
 
-VERBS = {verb.__name__.replace("_", "-"): verb for verb in (demo, test, lint, test_isa, bench, exhaustive)}
+VERBS = {
+    verb.__name__.replace("_", "-"): verb for verb in (demo, test, lint, test_isa, emulate, bench, exhaustive)
+}
 
 
 def main() -> int:
