@@ -255,6 +255,9 @@ STATIC = qrs.Recipe.preset("w8a8-static")
         (lambda: qrs.calibrate(MODEL, {"x": values((2, 4))}, STATIC), "inputs"),
         (lambda: qrs.calibrate(MODEL, [values((2, 4))], STATIC), "inputs"),
         (lambda: MODEL.run(values((2, 4))), "inputs"),
+        (lambda: qrs.Statistics(None), "observers"),
+        (lambda: qrs.Statistics({}).merge(None), "other"),
+        (lambda: qrs.Recipe(qrs.Rule("*", "int8")), "rules"),
         (lambda: qrs.nn.LayerNorm(values(4), eps="1e-5"), "eps"),
         (lambda: qrs.nn.LayerNorm(values(4), eps=True), "eps"),
         (lambda: qrs.nn.Normalize(eps=None), "eps"),
@@ -264,6 +267,12 @@ STATIC = qrs.Recipe.preset("w8a8-static")
 def test_an_argument_of_another_kind_is_named(call, name):
     with pytest.raises(qrs.QrsTypeError, match=rf"\b{name} is "):
         call()
+
+
+@pytest.mark.parametrize("name", ["w8a9", None, ["w8a16"]])
+def test_an_unknown_preset_lists_the_known_ones(name):
+    with pytest.raises(qrs.QrsValueError, match=r"unknown preset .*; known: w8a8-dynamic|did you mean"):
+        qrs.Recipe.preset(name)
 
 
 def test_normalize_reaches_length_one_at_every_magnitude():
@@ -278,6 +287,13 @@ def test_a_mean_of_nothing_is_zero():
     mask = np.float32([[-np.inf, -np.inf], [0, -np.inf]])
     pooled = qrs.nn.MeanPool()(np.float32([[[1], [2]], [[3], [4]]]), mask)
     assert pooled.tolist() == [[0], [3]]
+
+
+def test_a_constant_on_the_side_of_zero_without_codes_decodes_to_zero():
+    for dtype in ("int1", "uint1"):
+        q = qrs.quantize(np.full(9, 3.0, np.float32), Scheme(dtype, symmetric=True))
+        assert float(q.scale) == 2.0**-126
+        assert not q.dequantize().any()
 
 
 def test_a_sum_of_two_numbers_is_an_array():

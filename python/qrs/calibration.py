@@ -50,6 +50,7 @@ class Statistics:
     __slots__ = ("observers",)
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
+        expect(observers, Mapping, "observers", " of names to observers")
         for name, observer in observers.items():
             if not isinstance(observer, Observer):
                 raise QrsTypeError(f"observer of {name!r} is {observer!r}, expected an Observer")
@@ -77,6 +78,7 @@ class Statistics:
         QrsError
             When two observers of one layer are of different kinds or settings; the layer is named.
         """
+        expect(other, Statistics, "other")
         merged = {}
         for name in {**self.observers, **other.observers}:
             sources = [stats.observers[name] for stats in (self, other) if name in stats.observers]

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .container import parse_json
-from .errors import FormatError, QrsError, QrsTypeError, QrsValueError
+from .errors import FormatError, QrsError, QrsTypeError, QrsValueError, expect
 from .nn.linear import input_from_dict, input_to_dict
 from .observers import MinMax, Observer
 from .ops import Dynamic, Static
@@ -119,6 +119,7 @@ class Recipe:
     steps: tuple[()]
 
     def __init__(self, rules: Sequence[Rule], steps: Sequence[Any] = ()) -> None:
+        expect(rules, Iterable, "rules", " of Rule")
         rules = tuple(rules)
         for rule in rules:
             if not isinstance(rule, Rule):
@@ -160,7 +161,7 @@ class Recipe:
         QrsValueError
             When the name is unknown; the message lists the known ones.
         """
-        if name not in _PRESETS:
+        if name not in cls.presets():
             raise unknown("preset", name, list(_PRESETS))
         return _PRESETS[name]()
 
