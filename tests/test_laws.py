@@ -4,6 +4,7 @@ The rows come from the native registries: a new format or rounding is held to th
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -198,6 +199,19 @@ def test_qparams_equal_the_reference(fmt, symmetric, data):
 
 
 # ---- laws
+
+
+@by_format
+@by_symmetry
+@pytest.mark.parametrize("scale_dtype", _core.scale_dtypes())
+def test_every_level_is_finite_however_wide_the_range(fmt, symmetric, scale_dtype):
+    widest = np.finfo(np.float32).max
+    scheme = qrs.Scheme(fmt, symmetric=symmetric, scale_dtype=scale_dtype)
+    parts = np.float32([0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1])
+    for lo, hi in itertools.product(-widest * parts, widest * parts):
+        ends = np.float32([lo, hi])
+        assert np.isfinite(qrs.quantize(ends, scheme).dequantize()).all(), (lo, hi)
+        assert np.isfinite(qrs.fake_quantize(ends, scheme)).all(), (lo, hi)
 
 
 @by_format

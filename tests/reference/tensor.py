@@ -58,6 +58,18 @@ def to_scale_dtype(scale, scale_dtype):
     return np.clip(scale, smallest, largest)
 
 
+def finite_levels(scale, zero_point, qmin, qmax, scale_dtype):
+    """The scale; where a level would not be finite, the largest of its type with which all are."""
+    steps = np.maximum(qmax - zero_point, zero_point - qmin)
+    limit = np.float64(np.finfo(np.float32).max) / steps
+    largest = to_scale_dtype(limit, scale_dtype)
+    unit = np.uint32(1 << 16 if scale_dtype == "bfloat16" else 1)
+    below = (largest.view(np.uint32) - unit).view(np.float32)
+    largest = np.where(largest.astype(np.float64) > limit, below, largest)
+    with np.errstate(over="ignore"):
+        return np.where(np.isinf(scale * steps.astype(np.float32)), largest, scale)
+
+
 def qparams(lo, hi, fmt, symmetric, narrow_range=False, scale_dtype="float32"):
     """scale (float32) and zero_point (int32) that hold the range [lo, hi], extended to hold 0."""
     qmin, qmax = code_range(fmt, narrow_range)
@@ -68,10 +80,12 @@ def qparams(lo, hi, fmt, symmetric, narrow_range=False, scale_dtype="float32"):
         middle = 2 ** (bits_of(fmt) - 1) if fmt.startswith("u") else 0
         ends = [end / step for end, step in ((hi, qmax - middle), (lo, qmin - middle)) if step]
         scale = to_scale_dtype(np.where(empty, 1.0, np.maximum.reduce(ends)), scale_dtype)
-        return scale, np.full(lo.shape, middle, np.int32)
+        zero_point = np.full(lo.shape, middle, np.int32)
+        return finite_levels(scale, zero_point, qmin, qmax, scale_dtype), zero_point
     scale = to_scale_dtype(np.where(empty, 1.0, (hi - lo) / (qmax - qmin)), scale_dtype)
     zero_point = np.clip(np.rint(qmin - lo / scale.astype(np.float64)), qmin, qmax)
-    return scale, np.where(empty, np.clip(0, qmin, qmax), zero_point).astype(np.int32)
+    zero_point = np.where(empty, np.clip(0, qmin, qmax), zero_point).astype(np.int32)
+    return finite_levels(scale, zero_point, qmin, qmax, scale_dtype), zero_point
 
 
 def quantize(x, block, scale, zero_point, fmt, narrow_range=False, rounding="half_even", seed=0):

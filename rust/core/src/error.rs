@@ -64,8 +64,8 @@ impl fmt::Display for Error {
             Self::Value { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Self::NotFinite { what, count, first } => write!(
                 f,
-                "{what} has {count} NaN or infinite element(s), the first at flat index {first}; clean the data \
-                 or pass check_finite=False (NaN becomes zero_point, infinities saturate)"
+                "{what} has {count} NaN or infinite element(s), the first at flat index {first}; expected finite \
+                 numbers (quantize takes check_finite=False: NaN becomes zero_point, infinities saturate)"
             ),
             Self::Unknown { what, got, known } => {
                 write!(f, "unknown {what} {got:?}, expected one of: {}", known.join(", "))?;

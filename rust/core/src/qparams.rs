@@ -8,7 +8,8 @@
 //!   `zero_point = clamp(round_half_even(qmin − lo / scale), qmin, qmax)` with the scale as it is stored.
 //!
 //! The arithmetic is float64, rounded once to float32 and then to the scale type, where it is clamped to the
-//! smallest normal and the largest finite number. A cell of zeros has scale 1.
+//! smallest normal and the largest finite number. A cell of zeros has scale 1. Ranges near the end of float32 get
+//! the largest scale with which the value of every code is finite.
 
 #![forbid(unsafe_code)]
 
@@ -65,6 +66,17 @@ impl ScaleType {
             known: Self::ALL.iter().map(|kind| kind.name()).collect(),
         })
     }
+
+    /// The largest number of this type up to `limit`, which lies within its range or above.
+    fn floor(self, limit: f64) -> f32 {
+        let nearest = self.round(limit as f32);
+        if f64::from(nearest) <= limit {
+            return nearest;
+        }
+        // It was rounded up, so its neighbour is below; a float16 is never rounded up here.
+        let unit = if self == ScaleType::BFloat16 { 1 << 16 } else { 1 };
+        f32::from_bits(nearest.to_bits() - unit)
+    }
 }
 
 /// What a range is to be mapped to.
@@ -98,6 +110,25 @@ impl Target {
     pub fn code_range(&self) -> (i32, i32) {
         (self.qmin, self.qmax)
     }
+
+    /// The largest magnitude that a code less its zero point can have.
+    pub(crate) fn spread(&self) -> usize {
+        let widest = match self.fixed {
+            Some(zero) => zero.abs_diff(self.qmin).max(zero.abs_diff(self.qmax)),
+            None => self.qmax.abs_diff(self.qmin),
+        };
+        widest as usize
+    }
+
+    /// `scale`, or the largest below it with which every code has a finite value.
+    #[inline]
+    fn finite(&self, scale: f32, zero_point: i32) -> f32 {
+        let steps = (self.qmax - zero_point).max(zero_point - self.qmin);
+        if (scale * steps as f32).is_finite() {
+            return scale;
+        }
+        self.scale_type.floor(f64::from(f32::MAX) / f64::from(steps))
+    }
 }
 
 /// Scale and zero point of one cell with the finite range `lo`, `hi`.
@@ -112,11 +143,12 @@ pub(crate) fn one(lo: f32, hi: f32, target: &Target) -> (f32, i32) {
     if let Some(zero_point) = fixed {
         let needed = |end: f64, steps: i32| if steps == 0 { 0.0 } else { end / f64::from(steps) };
         let scale = needed(hi, qmax - zero_point).max(needed(lo, qmin - zero_point));
-        return (scale_type.round(scale as f32), zero_point);
+        return (target.finite(scale_type.round(scale as f32), zero_point), zero_point);
     }
     let scale = scale_type.round(((hi - lo) / f64::from(qmax - qmin)) as f32);
     let zero_point = (f64::from(qmin) - lo / f64::from(scale)).round_ties_even();
-    (scale, zero_point.clamp(f64::from(qmin), f64::from(qmax)) as i32)
+    let zero_point = zero_point.clamp(f64::from(qmin), f64::from(qmax)) as i32;
+    (target.finite(scale, zero_point), zero_point)
 }
 
 /// Scales and zero points of cells with ranges `lo`, `hi`.
@@ -230,10 +262,32 @@ mod tests {
             assert_eq!(one(0.0, 1e-44, &target(name, symmetric, false)).0, f32::MIN_POSITIVE);
         }
         assert_eq!(one(0.0, 0.0, &target("uint8", false, true)), (1.0, 1));
-        let widest = (f64::from(f32::MAX) / 127.0) as f32;
-        assert_eq!(one(f32::MIN, f32::MAX, &target("int8", true, true)), (widest, 0));
-        assert_eq!(one(f32::MIN, f32::MAX, &target("uint8", false, false)).0, 2.668_881e36);
+        // Rounded to nearest, the quotients by 127 and 127.5 would give values beyond float32.
+        assert_eq!(one(f32::MIN, f32::MAX, &target("int8", true, true)), (2.679_388_4e36, 0));
+        assert_eq!(one(f32::MIN, f32::MAX, &target("uint8", false, false)), (f32::MAX / 128.0, 128));
         assert_eq!(one(f32::MIN, f32::MAX, &target("uint1", false, false)).0, f32::MAX);
+    }
+
+    #[test]
+    fn every_code_has_a_finite_value() {
+        let ends = [0.0, 0.1, 0.25, 1.0 / 3.0, 0.5, 0.9, 1.0].map(|part: f32| part * f32::MAX);
+        for (format, &kind) in format::TABLE.iter().flat_map(|f| ScaleType::ALL.iter().map(move |k| (*f, k)))
+        {
+            for symmetric in [false, true] {
+                let target = Target::new(format, symmetric, false, kind).unwrap();
+                for (lo, hi) in ends.iter().flat_map(|lo| ends.iter().map(move |hi| (-lo, *hi))) {
+                    let (scale, zero_point) = one(lo, hi, &target);
+                    for code in [target.qmin, target.qmax] {
+                        assert!(
+                            (scale * (code - zero_point) as f32).is_finite(),
+                            "{} {kind:?} {lo} {hi}",
+                            format.name()
+                        );
+                    }
+                    assert_eq!(kind.round(scale), scale);
+                }
+            }
+        }
     }
 
     #[test]

@@ -112,18 +112,21 @@ where
     let (n, k) = weight.shape();
     let m = rows_of("x", x.len(), k, out.len(), n)?;
     let isa = Isa::active()?;
-    let (source, (qmin, qmax)) = match input.map(|input| input.0) {
+    let (source, spread) = match input.map(|input| input.0) {
         None => {
             let product = Product { source: Source::Floats(x), m, panels: weight, output, isa };
             return multiply_floats(&product, out);
         }
-        Some(Mapping::PerToken(target)) => (Source::PerToken(x, target), target.code_range()),
-        Some(Mapping::Static(affine)) => (Source::Static(x, affine), (affine.qmin, affine.qmax)),
+        Some(Mapping::PerToken(target)) => (Source::PerToken(x, target), target.spread()),
+        Some(Mapping::Static(affine)) => {
+            let Affine { zero_point, qmin, qmax, .. } = affine;
+            (Source::Static(x, affine), zero_point.abs_diff(qmin).max(zero_point.abs_diff(qmax)) as usize)
+        }
         Some(Mapping::PerTensor(target)) => {
-            (Source::Static(x, whole_range(x, isa, &target)?), target.code_range())
+            (Source::Static(x, whole_range(x, isa, &target)?), target.spread())
         }
     };
-    check_exact(weight.groups.size, qmax.abs_diff(qmin) as usize, weight.spread)?;
+    check_exact(weight.groups.size, spread, weight.spread)?;
     multiply_codes(&Product { source, m, panels: weight, output, isa }, out)
 }
 
