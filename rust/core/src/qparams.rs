@@ -98,6 +98,11 @@ impl Target {
     pub fn code_range(&self) -> (i32, i32) {
         (self.qmin, self.qmax)
     }
+
+    /// Whether the zero point is fixed.
+    pub(crate) fn symmetric(&self) -> bool {
+        self.fixed.is_some()
+    }
 }
 
 /// Scale and zero point of one cell with the finite range `lo`, `hi`.
