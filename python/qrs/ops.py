@@ -67,7 +67,7 @@ class Dynamic:
         object.__setattr__(self, "scheme", _input_scheme(self.scheme, "Dynamic", (per_token, per_tensor)))
         if self.scheme.fit != "minmax":
             raise QrsValueError(
-                f"Dynamic scheme has fit {self.scheme.fit!r}, expected 'minmax': products find ranges themselves"
+                f"Dynamic scheme has fit {self.scheme.fit!r}, expected 'minmax': products find it themselves"
             )
 
     def native(self) -> _core.Input:
