@@ -139,7 +139,7 @@ def test_a_fitted_range_is_never_worse_than_the_whole(fmt, symmetric, grid):
     if not x.size:
         return
     squares = [(np.float64(x) - y) ** 2 for y in (values, qrs.fake_quantize(x, whole))]
-    ours, theirs = (_core.moments(np.float32(square), grid.block)[0] for square in squares)
+    ours, theirs = (_core.moments(np.asarray(square, np.float32), grid.block)[0] for square in squares)
     assert (ours <= theirs * (1 + 1e-5) + 1e-12).all()
 
 
@@ -149,10 +149,10 @@ def test_a_fitted_range_of_special_values():
     x[1] = 2.5
     x[2, ::2] = 1e-42
     assert np.allclose(qrs.fake_quantize(x, fitted), x, rtol=1e-6, atol=1e-38)
-    with pytest.raises(ValueError, match="1 non-finite"):
+    with pytest.raises(ValueError, match="flat index 1"):
         qrs.quantize([1.0, np.nan], fitted)
     q = qrs.quantize([1.0, np.nan, -np.inf, np.inf], fitted, check_finite=False)
-    assert np.isfinite(q.dequantize()).all()
+    assert q.unpack()[1:].tolist() == [int(q.zero_point), 0, 15]
 
 
 @by_format
