@@ -21,7 +21,7 @@ RUST_FLOORS = [
     {"parallel", "grid", "rounding", "math", "finite"},
     {"format", "activation"},
     {"pack", "qparams"},
-    {"quantize", "reduce", "norm", "softmax"},
+    {"quantize", "reduce", "fit", "norm", "softmax"},
     {"gemm"},
     {"attention"},
     {"lib"},

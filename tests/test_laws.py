@@ -124,6 +124,39 @@ def test_quantize_equals_the_reference(fmt, symmetric, grid):
 
 
 @by_format
+@by_symmetry
+@by_grid
+def test_a_fitted_range_is_never_worse_than_the_whole(fmt, symmetric, grid):
+    """Cell by cell, everywhere the same, and not moved by what it has quantized itself."""
+    whole = qrs.Scheme(fmt, grid.granularity, symmetric=symmetric)
+    fitted = dataclasses.replace(whole, fit="mse")
+    x = (np.random.default_rng(2).standard_normal(grid.shape) * 3 + 0.5).astype(np.float32)
+    first = qrs.quantize(x, fitted)
+    for where, q in everywhere(lambda: qrs.quantize(x, fitted)):
+        assert q.scale.shape == grid.params, where
+        assert q == first, where
+    values = first.dequantize()
+    assert same_bits(qrs.fake_quantize(x, fitted), values)
+    if not x.size:
+        return
+    squares = [(np.float64(x) - y) ** 2 for y in (values, qrs.fake_quantize(x, whole))]
+    ours, theirs = (_core.moments(np.asarray(square, np.float32), grid.block)[0] for square in squares)
+    assert (ours <= theirs * (1 + 1e-5) + 1e-12).all()
+
+
+def test_a_fitted_range_of_special_values():
+    fitted = qrs.Scheme("uint4", qrs.per_token, fit="mse")
+    x = np.zeros((3, 40), np.float32)
+    x[1] = 2.5
+    x[2, ::2] = 1e-42
+    assert np.allclose(qrs.fake_quantize(x, fitted), x, rtol=1e-6, atol=1e-38)
+    with pytest.raises(ValueError, match="flat index 1"):
+        qrs.quantize([1.0, np.nan], fitted)
+    q = qrs.quantize([1.0, np.nan, -np.inf, np.inf], fitted, check_finite=False)
+    assert q.unpack()[1:].tolist() == [int(q.zero_point), 0, 15]
+
+
+@by_format
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_adversarial_values_equal_the_reference(fmt, rounding):
     """Explicit parameters, unchecked data: every value has one written answer."""

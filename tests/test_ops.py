@@ -299,6 +299,7 @@ def test_inputs_are_values():
             "rounding 'floor', expected 'half_even'",
         ),
         (lambda: Dynamic(Scheme("int8", scale_dtype="float16")), ValueError, "scale_dtype 'float16'"),
+        (lambda: Dynamic(Scheme("uint8", fit="mse")), ValueError, "fit 'mse', expected 'minmax'"),
         (lambda: Dynamic(8), TypeError, "scheme is 8"),
         (lambda: Static("int8", observer="minmax"), TypeError, "observer is 'minmax', expected an observer"),
         (lambda: Static("int8", qparams=qrs.QParams([1.0])), ValueError, r"scale has shape \(1,\)"),

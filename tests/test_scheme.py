@@ -175,7 +175,7 @@ def test_a_name_stands_for_its_scheme():
         ({"dtype": None}, TypeError, "dtype is None"),
         ({"dtype": np.int8}, TypeError, "dtype is <class"),
         ({"rounding": "half_evn"}, ValueError, "unknown rounding 'half_evn'; did you mean 'half_even'"),
-        ({"fit": "mean"}, ValueError, "unknown fit 'mean'; known: minmax"),
+        ({"fit": "mean"}, ValueError, "unknown fit 'mean'; known: minmax, mse"),
         ({"scale_dtype": "float64"}, ValueError, "unknown scale_dtype 'float64'"),
         (
             {"granularity": "per_tensor"},

@@ -38,6 +38,15 @@ def scale_dtypes() -> list[str]: ...
 def qparams(
     lo: F32, hi: F32, format: str, symmetric: bool, narrow_range: bool, scale_dtype: str
 ) -> tuple[F32, I32]: ...
+def fit_mse(
+    x: F32,
+    block: Shape,
+    format: str,
+    symmetric: bool,
+    narrow_range: bool,
+    scale_dtype: str,
+    check_finite: bool,
+) -> tuple[F32, F32]: ...  # lo, hi of each cell
 
 # representation
 def quantize(

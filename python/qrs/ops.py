@@ -65,6 +65,10 @@ class Dynamic:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", _input_scheme(self.scheme, "Dynamic", (per_token, per_tensor)))
+        if self.scheme.fit != "minmax":
+            raise QrsValueError(
+                f"Dynamic scheme has fit {self.scheme.fit!r}, expected 'minmax': products find it themselves"
+            )
 
     def native(self) -> _core.Input:
         """Say the same to the native products."""
@@ -132,7 +136,12 @@ def _fit(data: NDArray[np.float32], scheme: Scheme, check_finite: bool) -> QPara
     if not data.size:
         zeros = np.zeros(shape, np.float32)
         return scheme.qparams(zeros, zeros)
-    lo, hi = _core.min_max(data, scheme.block(data.shape), check_finite)
+    block = scheme.block(data.shape)
+    if scheme.fit == "mse":
+        how = (scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
+        lo, hi = _core.fit_mse(data, block, *how, check_finite)
+        return scheme.qparams(lo.reshape(shape), hi.reshape(shape))
+    lo, hi = _core.min_max(data, block, check_finite)
     if not check_finite:
         # An infinity counts as the largest finite value; a cell of nothing but NaN as a cell of zeros.
         empty = ~(lo <= hi)

@@ -151,7 +151,8 @@ class Recipe:
         ================ ============================ =========================
 
         N is 128 or 32. The ``a16`` names follow common usage; qrs computes those products in float32.
-        Four-bit weights are ``uint4`` with a zero point and a float16 scale for each group. ``int4`` with a
+        Four-bit weights are ``uint4`` with a zero point and a float16 scale for each group, of the range that
+        loses least (``fit="mse"``). ``int4`` with a
         zero point would have the same levels, bit for bit (its codes are 8 lower); the unsigned form unpacks
         with a mask alone and is the one that other formats (AWQ, GPTQ, ONNX) store. Embedding tables are
         quantized like the other weights.
@@ -265,7 +266,7 @@ def _every(weight: Scheme, input: Dynamic | Static | None = None) -> Callable[[]
 
 
 def _four_bits(size: int) -> Scheme:
-    return Scheme("uint4", per_group(size), scale_dtype="float16")
+    return Scheme("uint4", per_group(size), fit="mse", scale_dtype="float16")
 
 
 _CHANNELS = Scheme("int8", per_channel(0))

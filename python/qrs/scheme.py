@@ -35,7 +35,7 @@ __all__ = [
     "per_token",
 ]
 
-FITS = ("minmax",)
+FITS = ("minmax", "mse")
 ROUNDINGS = tuple(_core.roundings())
 SCALE_DTYPES = tuple(_core.scale_dtypes())
 
@@ -183,7 +183,9 @@ class Scheme:
     rounding : str, default ``"half_even"``
         Also ``half_away``, ``half_up``, ``floor``, ``ceil``, ``toward_zero``, ``stochastic``.
     fit : str, default ``"minmax"``
-        How a cell's range is chosen when no parameters are given: from its smallest to its largest value.
+        How a cell's range is chosen when no parameters are given: ``minmax`` from its smallest to its largest
+        value; ``mse`` the one whose codes, rounded half to even, have the least squared error among some two
+        hundred, never worse than ``minmax``. Given parameters, and ranges that an observer saw, override it.
     scale_dtype : str, default ``"float32"``
         What scales are rounded to and stored as: also ``float16``, ``bfloat16``.
     narrow_range : bool, optional

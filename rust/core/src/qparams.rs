@@ -129,6 +129,11 @@ impl Target {
         }
         self.scale_type.floor(f64::from(f32::MAX) / f64::from(steps))
     }
+
+    /// Whether the zero point is fixed.
+    pub(crate) fn symmetric(&self) -> bool {
+        self.fixed.is_some()
+    }
 }
 
 /// Scale and zero point of one cell with the finite range `lo`, `hi`.

@@ -20,7 +20,9 @@ mod _core {
     use crate::error::InternalError;
 
     #[pymodule_export]
-    use crate::ops::codes::{dequantize, dequantize_rows, fake_quantize, pack, qparams, quantize, unpack};
+    use crate::ops::codes::{
+        dequantize, dequantize_rows, fake_quantize, fit_mse, pack, qparams, quantize, unpack,
+    };
 
     #[pymodule_export]
     use crate::ops::floats::{activate, attention, layer_norm, softmax};

@@ -26,6 +26,27 @@ pub(crate) fn qparams<'py>(
     Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
 }
 
+/// The range of every cell of `x` whose codes lose least.
+#[pyfunction]
+pub(crate) fn fit_mse<'py>(
+    x: Argument<'_, 'py>,
+    block: Vec<usize>,
+    format: &str,
+    symmetric: bool,
+    narrow_range: bool,
+    scale_dtype: &str,
+    check_finite: bool,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let py = x.py();
+    let (x, shape) = (Arrays::new().read("x", x)?, array::shape("x", x)?);
+    let (lo, hi) = call(py, || {
+        let scale_type = ScaleType::from_name(scale_dtype)?;
+        let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
+        qrs_core::fit_mse(x, &Grid::new(&shape, &block)?, &target, check_finite)
+    })?;
+    Ok((array::of_values(py, &lo)?, array::of_values(py, &hi)?))
+}
+
 /// Write the packed codes of `x` to `out`.
 #[pyfunction]
 pub(crate) fn quantize(
