@@ -38,6 +38,7 @@ SOURCES = [
     "Cargo.toml",
     "Cargo.lock",
     "LICENSE",
+    "README.md",
     "pyproject.toml",
     "rust/**/*.rs",
     "rust/**/Cargo.toml",

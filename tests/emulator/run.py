@@ -29,7 +29,8 @@ import threading
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[2] / "target" / "emulator"
-PACKAGES = "bochs bochs-term bochsbios vgabios genisoimage isolinux syslinux-common busybox-static".split()
+PACKAGES = ["bochs", "bochs-term", "bochsbios", "vgabios", "genisoimage", "isolinux", "syslinux-common"]
+PACKAGES += ["busybox-static"]
 KERNEL = "linux-image-cloud-amd64"  # Built-in serial console, LZ4-compressed, few drivers.
 
 # clearcpuid hides features from the kernel, not from the program: Bochs 2.7 reports the PKRU state and
@@ -132,8 +133,8 @@ def build_image(root: Path, work: Path, options: argparse.Namespace) -> None:
     for name in ("ISOLINUX/isolinux.bin", "syslinux/modules/bios/ldlinux.c32"):
         shutil.copy(root / "usr/lib" / name, iso)
     (iso / "isolinux.cfg").write_text(f"default x\nlabel x\nkernel linux\nappend initrd=initrd {CMDLINE}\n")
-    boot = "-quiet -b isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table -o boot.iso iso".split()
-    command(str(root / "usr/bin/genisoimage"), *boot, cwd=work)
+    boot = ["-b", "isolinux.bin", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]
+    command(str(root / "usr/bin/genisoimage"), "-quiet", *boot, "-o", "boot.iso", "iso", cwd=work)
 
 
 def emulate(root: Path, work: Path, options: argparse.Namespace) -> int:
