@@ -15,7 +15,7 @@
 
 use super::kernel::Lines;
 use crate::error::Error;
-use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineU4, zeroed};
+use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineU4, Number, zeroed};
 use crate::parallel;
 use std::ops::Range;
 
@@ -153,11 +153,13 @@ impl Panels {
                 let start = panel * self.lines();
                 let lines = start + lines.start / groups.unit..start + lines.end / groups.unit;
                 self.sum[at] = match &self.codes {
-                    Codes::I8(codes) => sum_lines(&codes[lines], |line, c| {
-                        line.0[4 * c..4 * c + 4].iter().map(|&x| i32::from(x)).sum()
-                    }),
-                    Codes::U4(codes) => sum_lines(&codes[lines], |line, c| {
-                        line.0[4 * c..4 * c + 4].iter().map(|&x| i32::from(x & 15) + i32::from(x >> 4)).sum()
+                    // Shifts of whole lanes take the bytes of a column apart.
+                    Codes::I8(codes) => {
+                        sum_lines(&codes[lines], |x| (0..4).map(|byte| x << (24 - 8 * byte) >> 24).sum())
+                    }
+                    Codes::U4(codes) => sum_lines(&codes[lines], |x| {
+                        let bytes = (x & 0x0F0F_0F0F) + (x >> 4 & 0x0F0F_0F0F);
+                        (0..4).map(|byte| bytes >> (8 * byte) & 0xFF).sum()
                     }),
                 };
             }
@@ -189,11 +191,13 @@ impl Panels {
     }
 }
 
-fn sum_lines<T>(lines: &[T], sum: impl Fn(&T, usize) -> i32) -> LineI32 {
+/// Adds `sum` of the 32 bits of each column over all lines.
+fn sum_lines<T: Number, const N: usize>(lines: &[Line<T, N>], sum: impl Fn(i32) -> i32) -> LineI32 {
     let mut out = LineI32::zero();
     for line in lines {
-        for (c, total) in out.0.iter_mut().enumerate() {
-            *total += sum(line, c);
+        let columns: &LineI32 = line.cast();
+        for (total, column) in out.0.iter_mut().zip(columns.0) {
+            *total += sum(column);
         }
     }
     out
@@ -230,7 +234,13 @@ fn fill<T: Lines>(
                 let here = l * T::K..k.len().min((l + 1) * T::K);
                 for c in 0..columns.len() {
                     let source = &codes[c * k.len()..][here.clone()];
-                    bytes[c * T::K..][..source.len()].copy_from_slice(source);
+                    let out = &mut bytes[c * T::K..][..T::K];
+                    if source.len() == T::K {
+                        // A length known to the compiler: one move instead of a call.
+                        out.copy_from_slice(&source[..T::K]);
+                    } else {
+                        out[..source.len()].copy_from_slice(source);
+                    }
                 }
                 join(&bytes[..WIDTH * T::K], line);
             }

@@ -29,8 +29,15 @@ pub(crate) const PAIRS_I8: Kernel<WordI16, LineI8, i32> = Kernel {
     tile: pairs_i8,
 };
 
+/// One row: four panels share a call, whose set-up is as long as a group of 32.
+pub(crate) const PAIRS_I8_ROW: Kernel<WordI16, LineI8, i32> =
+    Kernel { name: "gemm_i16_i8_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..PAIRS_I8 };
+
 pub(crate) const PAIRS_U4: Kernel<WordI16, LineU4, i32> =
     Kernel { name: "gemm_i16_u4_i32_3x16_avx2", isa: Isa::Avx2, mr: 3, panels: 1, max_m: 6, tile: pairs_u4 };
+
+pub(crate) const PAIRS_U4_ROW: Kernel<WordI16, LineU4, i32> =
+    Kernel { name: "gemm_i16_u4_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..PAIRS_U4 };
 
 pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     name: "gemm_f32_f32_f32_6x16_avx2",
@@ -44,8 +51,15 @@ pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
 pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> =
     Kernel { name: "gemm_f32_i8_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_i8 };
 
+/// One row: eight accumulators, as four would wait for each other (4 cycles on 2 ports).
+pub(crate) const FLOATS_I8_ROW: Kernel<f32, LineI8, f32> =
+    Kernel { name: "gemm_f32_i8_f32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..FLOATS_I8 };
+
 pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> =
     Kernel { name: "gemm_f32_u4_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_u4 };
+
+pub(crate) const FLOATS_U4_ROW: Kernel<f32, LineU4, f32> =
+    Kernel { name: "gemm_f32_u4_f32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..FLOATS_U4 };
 
 avx2! {
     fn pairs(t: Tile<'_, WordI16, LineI16>, acc: Accumulators<'_, i32>) {
@@ -71,7 +85,7 @@ avx2! {
     }
 
     fn pairs_i8(t: Tile<'_, WordI16, LineI8>, acc: Accumulators<'_, i32>) {
-        by_shape!(t, acc, pairs_i8_tile, [1 2 3] x [1]);
+        by_shape!(t, acc, pairs_i8_tile, [1 2 3] x [1 2 3 4]);
     }
 
     fn pairs_i8_tile<const ROWS: usize, const PANELS: usize>(
@@ -79,17 +93,21 @@ avx2! {
         acc: Accumulators<'_, i32>,
     ) {
         let a = t.rows_of::<2, ROWS>();
+        let b = t.panels_of::<PANELS>();
         let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
-        for (l, line) in t.panel(0).iter().enumerate() {
-            for half in 0..2 {
-                let bytes: __m256i = line.load(half);
-                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
-                let odd = _mm256_srai_epi16::<8>(bytes);
-                for row in 0..ROWS {
-                    let [a_even, a_odd] = a[row][l];
-                    let products = _mm256_madd_epi16(broadcast_pair(a_even), even);
-                    let sum = _mm256_add_epi32(sums[row][0][half], products);
-                    sums[row][0][half] = _mm256_add_epi32(sum, _mm256_madd_epi16(broadcast_pair(a_odd), odd));
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    let bytes: __m256i = b[panel][l].load(half);
+                    let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+                    let odd = _mm256_srai_epi16::<8>(bytes);
+                    for row in 0..ROWS {
+                        let [a_even, a_odd] = a[row][l];
+                        let even = _mm256_madd_epi16(broadcast_pair(a_even), even);
+                        let odd = _mm256_madd_epi16(broadcast_pair(a_odd), odd);
+                        let sum = &mut sums[row][panel][half];
+                        *sum = _mm256_add_epi32(*sum, _mm256_add_epi32(even, odd));
+                    }
                 }
             }
         }
@@ -97,7 +115,7 @@ avx2! {
     }
 
     fn pairs_u4(t: Tile<'_, WordI16, LineU4>, acc: Accumulators<'_, i32>) {
-        by_shape!(t, acc, pairs_u4_tile, [1 2 3] x [1]);
+        by_shape!(t, acc, pairs_u4_tile, [1 2 3] x [1 2 3 4]);
     }
 
     fn pairs_u4_tile<const ROWS: usize, const PANELS: usize>(
@@ -106,20 +124,24 @@ avx2! {
     ) {
         let low = _mm256_set1_epi16(0x0F);
         let a = t.rows_of::<4, ROWS>();
+        let b = t.panels_of::<PANELS>();
         let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
-        for (l, line) in t.panel(0).iter().enumerate() {
-            for half in 0..2 {
-                let x: __m256i = line.load(half);
-                let b = [
-                    _mm256_and_si256(x, low),
-                    _mm256_and_si256(_mm256_srli_epi16::<8>(x), low),
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(x), low),
-                    _mm256_srli_epi16::<12>(x),
-                ];
-                for row in 0..ROWS {
-                    for (pair, b) in a[row][l].iter().zip(b) {
-                        let product = _mm256_madd_epi16(broadcast_pair(*pair), b);
-                        sums[row][0][half] = _mm256_add_epi32(sums[row][0][half], product);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    let x: __m256i = b[panel][l].load(half);
+                    let b = [
+                        _mm256_and_si256(x, low),
+                        _mm256_and_si256(_mm256_srli_epi16::<8>(x), low),
+                        _mm256_and_si256(_mm256_srli_epi16::<4>(x), low),
+                        _mm256_srli_epi16::<12>(x),
+                    ];
+                    for row in 0..ROWS {
+                        let sum = &mut sums[row][panel][half];
+                        for part in 0..4 {
+                            let product = _mm256_madd_epi16(broadcast_pair(a[row][l][part]), b[part]);
+                            *sum = _mm256_add_epi32(*sum, product);
+                        }
                     }
                 }
             }
@@ -150,7 +172,7 @@ avx2! {
     }
 
     fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_i8_tile, [1 2] x [1 2]);
+        by_shape!(t, acc, floats_i8_tile, [1 2] x [1 2 3 4]);
     }
 
     fn floats_i8_tile<const ROWS: usize, const PANELS: usize>(
@@ -184,7 +206,7 @@ avx2! {
     }
 
     fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_u4_tile, [1 2] x [1 2]);
+        by_shape!(t, acc, floats_u4_tile, [1 2] x [1 2 3 4]);
     }
 
     fn floats_u4_tile<const ROWS: usize, const PANELS: usize>(

@@ -254,10 +254,12 @@ families! {
     ]
     /// 16-bit pair products on stored int8 panels, for few rows.
     PairsI8: WordI16, LineI8 => i32 [
+        #[cfg(target_arch = "x86_64")] avx2::PAIRS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx2::PAIRS_I8;
     ]
     /// 16-bit pair products on stored 4-bit panels, for few rows.
     PairsU4: WordI16, LineU4 => i32 [
+        #[cfg(target_arch = "x86_64")] avx2::PAIRS_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx2::PAIRS_U4;
     ]
     /// float32 products on widened panels.
@@ -269,11 +271,13 @@ families! {
     /// float32 products on stored int8 panels, for few rows.
     FloatsI8: f32, LineI8 => f32 [
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_I8;
+        #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8;
     ]
     /// float32 products on stored 4-bit panels, for few rows.
     FloatsU4: f32, LineU4 => f32 [
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_U4;
+        #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4;
     ]
 }
