@@ -123,8 +123,9 @@ def test_cells_of_every_granularity():
         (0.0, 1.4, "uint4", True, False, 0.2, 8),
         (-1.0, 1.0, "int1", True, False, 1.0, 0),
         (0.0, 1e-44, "int8", True, True, 2.0**-126, 0),
-        (-3.4028235e38, 3.4028235e38, "int8", True, True, 3.4028235e38 / 127, 0),
-        (-3.4028235e38, 3.4028235e38, "uint8", False, False, 2 * 3.4028235e38 / 255, 128),
+        # The largest scales with which every code is finite: 127 · scale and 128 · scale stay below infinity.
+        (-3.4028235e38, 3.4028235e38, "int8", True, True, np.nextafter(np.float32(3.4028235e38) / 127, 0), 0),
+        (-3.4028235e38, 3.4028235e38, "uint8", False, False, 3.4028235e38 / 128, 128),
     ],
 )
 def test_qparams_by_hand(lo, hi, fmt, symmetric, narrow, scale, zero_point):

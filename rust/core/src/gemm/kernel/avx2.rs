@@ -175,6 +175,8 @@ avx2! {
         by_shape!(t, acc, floats_i8_tile, [1 2] x [1 2 3 4]);
     }
 
+    // In both of these k is the outer loop: neighbouring products then belong to different accumulators and do
+    // not wait for each other.
     fn floats_i8_tile<const ROWS: usize, const PANELS: usize>(
         t: Tile<'_, f32, LineI8>,
         acc: Accumulators<'_, f32>,
@@ -183,17 +185,12 @@ avx2! {
         let b = t.panels_of::<PANELS>();
         let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            for panel in 0..PANELS {
-                for half in 0..2 {
-                    let x: __m256i = b[panel][l].load(half);
-                    let weights = [
-                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(x)),
-                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<16>(x)),
-                        _mm256_srai_epi32::<24>(_mm256_slli_epi32::<8>(x)),
-                        _mm256_srai_epi32::<24>(x),
-                    ];
-                    for (k, weight) in weights.into_iter().enumerate() {
-                        let weight = _mm256_cvtepi32_ps(weight);
+            for k in 0..4 {
+                let up = _mm_cvtsi32_si128(24 - 8 * k as i32);
+                for panel in 0..PANELS {
+                    for half in 0..2 {
+                        let byte = _mm256_srai_epi32::<24>(_mm256_sll_epi32(b[panel][l].load(half), up));
+                        let weight = _mm256_cvtepi32_ps(byte);
                         for row in 0..ROWS {
                             let sum = &mut sums[row][panel][half];
                             *sum = _mm256_fmadd_ps(_mm256_set1_ps(a[row][l][k]), weight, *sum);
@@ -213,23 +210,17 @@ avx2! {
         t: Tile<'_, f32, LineU4>,
         acc: Accumulators<'_, f32>,
     ) {
-        let low = _mm256_set1_epi8(0x0F);
-        // Byte k of each dword, zero-extended: one shuffle does the shift and the mask.
-        let mut byte = [_mm256_set1_epi32(0x8080_8000_u32 as i32); 4];
-        for (k, byte) in byte.iter_mut().enumerate() {
-            let first = _mm_add_epi32(_mm_setr_epi32(0, 4, 8, 12), _mm_set1_epi32(k as i32));
-            *byte = _mm256_or_si256(*byte, _mm256_broadcastsi128_si256(first));
-        }
+        let low = _mm256_set1_epi32(0x0F);
         let a = t.rows_of::<8, ROWS>();
         let b = t.panels_of::<PANELS>();
         let mut sums: [[[__m256; 2]; PANELS]; ROWS] = load_sums(acc);
         for l in 0..t.lines {
-            for panel in 0..PANELS {
-                for half in 0..2 {
-                    let x: __m256i = b[panel][l].load(half);
-                    let nibbles = [_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16::<4>(x), low)];
-                    for k in 0..8 {
-                        let weight = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(nibbles[k / 4], byte[k % 4]));
+            for k in 0..8 {
+                let down = _mm_cvtsi32_si128((8 * (k % 4) + 4 * (k / 4)) as i32);
+                for panel in 0..PANELS {
+                    for half in 0..2 {
+                        let nibble = _mm256_and_si256(_mm256_srl_epi32(b[panel][l].load(half), down), low);
+                        let weight = _mm256_cvtepi32_ps(nibble);
                         for row in 0..ROWS {
                             let sum = &mut sums[row][panel][half];
                             *sum = _mm256_fmadd_ps(_mm256_set1_ps(a[row][l][k]), weight, *sum);
