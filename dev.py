@@ -218,7 +218,8 @@ def install_demo(group: str) -> None:
 def demo(*arguments: str) -> None:
     """Quantize a real sentence encoder three ways; compare size, speed and answers with float32."""
     install_demo("build")
-    python("examples/sentence_encoder.py", *arguments)
+    # Idle BLAS threads spin, by default for a tenth of a second, and would take the cores from whoever is next.
+    python("examples/sentence_encoder.py", *arguments, OPENBLAS_THREAD_TIMEOUT="10")
 
 
 def test(*arguments: str) -> None:

@@ -98,9 +98,7 @@ def milliseconds(models: dict[str, qrs.Model], batch: dict[str, np.ndarray]) -> 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description="Quantize all-MiniLM-L6-v2 and compare.")
-    parser.add_argument(
-        "--sentences", type=int, default=None, help="how many sentences to embed (default: all)"
-    )
+    parser.add_argument("--sentences", type=int, help="how many sentences to embed (default: all)")
     count = parser.parse_args().sentences
     page = Path(__file__).with_name("sentences.txt").read_text(encoding="utf-8").splitlines()
     if count is not None and count < 2:
