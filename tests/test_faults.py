@@ -4,7 +4,9 @@ Each module's own tests say which message comes; here every refused call is trie
 the conditions of a server: threads that share objects, and processes that fork.
 """
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -298,3 +300,44 @@ def test_a_constant_on_the_side_of_zero_without_codes_decodes_to_zero():
 
 def test_a_sum_of_two_numbers_is_an_array():
     assert type(qrs.nn.Add()(np.float32(1), np.float32(2))) is np.ndarray
+
+
+def test_a_view_of_what_can_still_be_written_is_copied():
+    owner = np.full(2, 0.5, np.float32)
+    view = owner.view()
+    view.flags.writeable = False
+    params = qrs.QParams(view)
+    owner[:] = 9
+    assert np.array_equal(params.scale, [0.5, 0.5])
+
+
+def test_copies_are_as_immutable_as_their_originals():
+    params = qrs.QParams([1.0, 2.0])
+    for copied in (copy.deepcopy(params), pickle.loads(pickle.dumps(params))):
+        assert copied == params
+        with pytest.raises(ValueError, match="read-only"):
+            copied.scale[0] = -5
+
+
+def test_models_and_statistics_can_be_sent_to_another_process():
+    weight = np.eye(3, dtype=np.float32)
+    x = np.float32([[1, 2, 3]])
+    model = qrs.Model.chain({"a": qrs.nn.Linear(qrs.quantize(weight, "int8"))})
+    sent = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(sent.run({"x": x})["y"], model.run({"x": x})["y"])
+    stats = qrs.calibrate(
+        qrs.Model.chain({"a": qrs.nn.Linear(weight)}), [{"x": x}], qrs.Recipe.preset("w8a8-static")
+    )
+    assert pickle.loads(pickle.dumps(stats)).observers.keys() == stats.observers.keys()
+
+
+def test_names_of_nodes_are_strings():
+    with pytest.raises(TypeError, match="name of node 1 is 1, expected a string"):
+        qrs.Model.chain({1: qrs.nn.Normalize()})
+
+
+def test_sizes_of_zero_and_numbers_beyond_float64_have_an_answer():
+    layer = qrs.nn.Linear(np.zeros((3, 0), np.float32), np.float32([1, 2, 3]))
+    assert layer(np.ones((2, 0), np.float32)).tolist() == [[1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="eps"):
+        qrs.nn.LayerNorm(np.ones(2, np.float32), eps=10**400)

@@ -36,7 +36,10 @@ def integer(value: object, name: str) -> int:
 def number(value: object, name: str) -> float:
     """Take a real number, of Python or of NumPy; a bool or a string is refused."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise QrsValueError(f"{name} is an integer beyond the range of float64") from None
     raise QrsTypeError(f"{name} is {value!r}, expected a number")
 
 
@@ -132,7 +135,10 @@ def as_int8(x: object, name: str) -> NDArray[Any]:
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """View an array without the right to write; one that its owner could still change is copied first."""
-    if array.flags.writeable:
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not owner.flags.writeable:
+        owner = owner.base
+    if isinstance(owner, np.ndarray):
         array = array.copy()
         array.flags.writeable = False
     # A view of what may not be written cannot be made writeable again; the owner of memory can.

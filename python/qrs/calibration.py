@@ -56,6 +56,9 @@ class Statistics:
                 raise QrsTypeError(f"observer of {name!r} is {observer!r}, expected an Observer")
         self.observers: Mapping[str, Observer] = MappingProxyType(dict(observers))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Statistics, (dict(self.observers),)
+
     def qparams(self, name: str, scheme: Scheme) -> QParams:
         """Return the parameters of a layer's input for a scheme.
 

@@ -54,6 +54,13 @@ class Node:
             raise QrsTypeError(
                 f"inputs of node {self.name!r} is the string {self.inputs!r}, expected a list of names"
             )
+        for what, name in [
+            ("name", self.name),
+            ("output", self.output),
+            *(("input", i) for i in self.inputs),
+        ]:
+            if not isinstance(name, str):
+                raise QrsTypeError(f"{what} of node {self.name!r} is {name!r}, expected a string")
         if not self.name:
             raise QrsValueError("a node has an empty name")
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -125,6 +132,9 @@ class Model:
         values = [input, *names[:-1], output]
         nodes = [Node(name, layers[name], [values[i]], values[i + 1]) for i, name in enumerate(names)]
         return cls(nodes, [input], [output])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.nodes, self.inputs, self.outputs, self.recipe)
 
     @property
     def layers(self) -> Mapping[str, Layer]:

@@ -165,6 +165,10 @@ class QParams:
     def __hash__(self) -> int:
         return hash((self.scale.tobytes(), self.zero_point.tobytes()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies are made by the constructor, so that they too are checked and cannot be written.
+        return QParams, (self.scale, self.zero_point)
+
 
 @dataclass(frozen=True, init=False, slots=True)
 class Scheme:

@@ -62,7 +62,7 @@ class Embedding(Layer, id="embedding"):
             When an index is out of range; the message gives the first one.
         """
         index = np.asarray(ids)
-        if index.dtype.kind not in "iu":
+        if index.dtype.kind not in "iu" and index.size:
             raise QrsTypeError(f"ids have dtype {index.dtype}, expected integers")
         rows = self.weight.shape[0]
         wrong = (index < 0) | (index >= rows)

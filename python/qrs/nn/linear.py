@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -95,7 +96,7 @@ class Linear(Layer, id="linear"):
         array = as_float32(x, "x")
         n, k = self.weight.shape
         width(array, k, f"a weight of shape {(n, k)}")
-        rows = array.reshape(-1, k)
+        rows = array.reshape(math.prod(array.shape[:-1]), k)
         y: F32 = np.matmul(rows, self.weight.T)
         if self.bias is not None:
             y += self.bias

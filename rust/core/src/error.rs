@@ -65,7 +65,7 @@ impl fmt::Display for Error {
             Self::NotFinite { what, count, first } => write!(
                 f,
                 "{what} has {count} NaN or infinite element(s), the first at flat index {first}; expected finite \
-                 numbers (quantize takes check_finite=False: NaN becomes zero_point, infinities saturate)"
+                 numbers"
             ),
             Self::Unknown { what, got, known } => {
                 write!(f, "unknown {what} {got:?}, expected one of: {}", known.join(", "))?;
@@ -77,7 +77,7 @@ impl fmt::Display for Error {
             Self::Overflow { k, limit } => write!(
                 f,
                 "k is {k}, expected at most {limit}: beyond it an int32 sum of these operands can overflow; \
-                 split k and add the parts in int64"
+                 split k and add the parts in int64, or quantize the weight in groups"
             ),
             Self::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
         }

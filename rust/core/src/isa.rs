@@ -120,8 +120,8 @@ impl Isa {
         match ACTIVE.load(Ordering::Relaxed) {
             0 => {
                 let isa = match std::env::var("QRS_ISA") {
-                    Ok(name) => Self::available_named("QRS_ISA", &name)?,
-                    Err(_) => Self::detected(),
+                    Ok(name) if !name.is_empty() => Self::available_named("QRS_ISA", &name)?,
+                    _ => Self::detected(),
                 };
                 ACTIVE.store(isa as u8 + 1, Ordering::Relaxed);
                 Ok(isa)

@@ -28,9 +28,12 @@ static BUDGET: AtomicUsize = AtomicUsize::new(0);
 pub fn threads() -> Result<usize, Error> {
     match BUDGET.load(Ordering::Relaxed) {
         0 => {
-            let threads = match (from_environment("QRS_NUM_THREADS")?, from_environment("OMP_NUM_THREADS")?) {
-                (Some(n), _) | (None, Some(n)) => n,
-                (None, None) => std::thread::available_parallelism().map_or(1, usize::from),
+            let threads = match from_environment("QRS_NUM_THREADS")? {
+                Some(n) => n,
+                None => match from_environment("OMP_NUM_THREADS")? {
+                    Some(n) => n,
+                    None => std::thread::available_parallelism().map_or(1, usize::from),
+                },
             };
             let threads = threads.min(MAX_THREADS);
             BUDGET.store(threads, Ordering::Relaxed);
@@ -54,6 +57,10 @@ pub fn set_threads(threads: usize) -> Result<(), Error> {
 
 fn from_environment(name: &'static str) -> Result<Option<usize>, Error> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
+    // Set to nothing is not set.
+    if text.is_empty() {
+        return Ok(None);
+    }
     // OMP_NUM_THREADS may be a list, one number per nesting level; the first is ours.
     let first = text.split(',').next().unwrap_or_default().trim();
     match first.parse() {

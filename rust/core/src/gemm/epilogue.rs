@@ -112,9 +112,7 @@ impl Output<i32> for Exact {
 
     #[inline(always)]
     fn finish(&self, _: f32, _: usize, sums: &mut [LineI32], out: &mut [i32]) {
-        for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
-            out.copy_from_slice(&line.0[..out.len()]);
-        }
+        copy_lines(sums, out);
     }
 }
 
@@ -134,12 +132,33 @@ impl Float<'_> {
                 *y *= row_scale;
             }
             if let Some(bias) = self.bias {
-                for (y, bias) in line.0.iter_mut().zip(&bias[column + p * 16..column + n.min(p * 16 + 16)]) {
-                    *y += bias;
+                let bias = &bias[column + p * 16..column + n.min(p * 16 + 16)];
+                match bias.first_chunk::<16>() {
+                    Some(bias) => add(bias, &mut line.0),
+                    None => add(bias, &mut line.0),
                 }
             }
             self.activation.apply_slice(&mut line.0);
         }
+    }
+}
+
+#[inline(always)]
+fn add(bias: &[f32], y: &mut [f32; 16]) {
+    for (y, bias) in y.iter_mut().zip(bias) {
+        *y += bias;
+    }
+}
+
+/// Writes lines to a row of the result. Whole lines are copied with their length known, the last as it fits.
+#[inline(always)]
+fn copy_lines<T: Copy>(lines: &[Line<T, 16>], out: &mut [T]) {
+    let (whole, tail) = out.as_chunks_mut::<16>();
+    for (line, out) in lines.iter().zip(whole.iter_mut()) {
+        *out = line.0;
+    }
+    if let Some(line) = lines.get(whole.len()) {
+        tail.copy_from_slice(&line.0[..tail.len()]);
     }
 }
 
@@ -157,9 +176,7 @@ impl<C: Accumulator> Output<C> for Float<'_> {
     #[inline(always)]
     fn finish(&self, row_scale: f32, column: usize, sums: &mut [LineF32], out: &mut [f32]) {
         self.finish_lines(row_scale, column, sums, out.len());
-        for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
-            out.copy_from_slice(&line.0[..out.len()]);
-        }
+        copy_lines(sums, out);
     }
 }
 
