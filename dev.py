@@ -218,7 +218,7 @@ def install_demo(group: str) -> None:
 def demo(*arguments: str) -> None:
     """Quantize a real sentence encoder three ways; compare size, speed and answers with float32."""
     install_demo("build")
-    # Idle BLAS threads spin, by default for a tenth of a second, and would take the cores from whoever is next.
+    # Idle BLAS threads spin for a tenth of a second and would take the cores from whoever is next.
     python("examples/sentence_encoder.py", *arguments, OPENBLAS_THREAD_TIMEOUT="10")
 
 
