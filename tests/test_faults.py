@@ -341,3 +341,8 @@ def test_sizes_of_zero_and_numbers_beyond_float64_have_an_answer():
     assert layer(np.ones((2, 0), np.float32)).tolist() == [[1, 2, 3]] * 2
     with pytest.raises(ValueError, match="eps"):
         qrs.nn.LayerNorm(np.ones(2, np.float32), eps=10**400)
+
+
+def test_a_node_gives_its_layer_the_inputs_that_it_takes():
+    with pytest.raises(TypeError, match="node 'a' gives 2 inputs to its Normalize: too many"):
+        qrs.Node("a", qrs.nn.Normalize(), ["x", "x"])

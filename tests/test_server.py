@@ -239,7 +239,7 @@ def test_the_environment_sets_the_budget(value, expected):
     assert run(script, setup="") == str(expected)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "abc", ""])
+@pytest.mark.parametrize("value", ["0", "-1", "abc", " "])
 def test_a_wrong_budget_in_the_environment_is_named(value):
     script = f"""
     import os
@@ -253,7 +253,27 @@ def test_a_wrong_budget_in_the_environment_is_named(value):
     assert "QRS_NUM_THREADS" in run(script, setup="")
 
 
-@pytest.mark.parametrize("isa", ["avx9", "", "AVX2"])
+def test_a_variable_set_to_nothing_is_not_set():
+    script = """
+    import os
+    os.environ.update(QRS_NUM_THREADS="", OMP_NUM_THREADS="3", QRS_ISA="")
+    import qrs
+    print(qrs.get_num_threads(), qrs.isa() in qrs.available_isas())
+    """
+    assert run(script, setup="") == "3 True"
+
+
+def test_a_later_variable_is_not_looked_at():
+    script = """
+    import os
+    os.environ.update(QRS_NUM_THREADS="2", OMP_NUM_THREADS="abc")
+    import qrs
+    print(qrs.get_num_threads())
+    """
+    assert run(script, setup="") == "2"
+
+
+@pytest.mark.parametrize("isa", ["avx9", " ", "AVX2"])
 def test_a_wrong_instruction_set_in_the_environment_is_named(isa):
     script = f"""
     import os

@@ -9,6 +9,7 @@ that shares every layer that was not replaced. Names of inner layers join with `
 from __future__ import annotations
 
 import graphlib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -63,6 +64,11 @@ class Node:
                 raise QrsTypeError(f"{what} of node {self.name!r} is {name!r}, expected a string")
         if not self.name:
             raise QrsValueError("a node has an empty name")
+        try:
+            inspect.signature(self.layer.forward).bind(*self.inputs)
+        except TypeError as error:
+            what = f"node {self.name!r} gives {len(self.inputs)} inputs to its {type(self.layer).__name__}"
+            raise QrsTypeError(f"{what}: {error}") from None
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "output", self.output or self.name)
 
