@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import qrs
 from qrs import Dynamic, Scheme, per_channel, per_token
+from qrs.errors import quote
+from qrs.nn import base
 
 
 def values(shape, seed=0):
@@ -241,7 +243,9 @@ def test_a_static_input_takes_an_observer_and_not_its_class():
         qrs.Static("int8", observer=qrs.observers.MinMax)
 
 
-MODEL = qrs.Model.chain({"only": qrs.nn.Linear(values((3, 4)))})
+LAYER = qrs.nn.Linear(values((3, 4)))
+NODE = qrs.Node("only", LAYER, ["x"])
+MODEL = qrs.Model.chain({"only": LAYER})
 STATIC = qrs.Recipe.preset("w8a8-static")
 
 
@@ -264,14 +268,64 @@ STATIC = qrs.Recipe.preset("w8a8-static")
         (lambda: qrs.nn.LayerNorm(values(4), eps=True), "eps"),
         (lambda: qrs.nn.Normalize(eps=None), "eps"),
         (lambda: qrs.observers.MovingAverage(momentum="0.9"), "momentum"),
+        (lambda: qrs.Model(None, ["x"], ["y"]), "nodes"),
+        (lambda: qrs.Model(NODE, ["x"], ["y"]), "nodes"),
+        (lambda: qrs.Model([NODE], None, ["only"]), "inputs"),
+        (lambda: qrs.Model([NODE], ["x"], 5), "outputs"),
+        (lambda: qrs.Model([NODE], ["x"], ["only"], "w8a16"), "recipe"),
+        (lambda: MODEL.with_recipe("w8a16"), "recipe"),
+        (lambda: MODEL.with_recipe(STATIC.rules[0]), "recipe"),
+        (lambda: MODEL.with_layers([LAYER]), "layers"),
+        (lambda: MODEL.with_layers(None), "layers"),
+        (lambda: MODEL.with_layers({"only": 3}), "layer 'only'"),
+        (lambda: MODEL.run({"x": values((2, 4))}, watch=5), "watch"),
+        (lambda: qrs.Model.chain([LAYER]), "layers"),
+        (lambda: qrs.Model.chain("abc"), "layers"),
+        (lambda: qrs.Model.chain({"only": 3}), "layer of node 'only'"),
+        (lambda: qrs.Model.chain({"only": LAYER}, output=None), "output of node 'only'"),
+        (lambda: qrs.Node("a", qrs.nn.Linear, ["x"]), "layer of node 'a'"),
+        (lambda: qrs.Node("a", LAYER, None), "inputs of node 'a'"),
+        (lambda: qrs.Node("a", LAYER, "x"), "inputs of node 'a'"),
+        (lambda: qrs.Recipe(STATIC.rules, steps=None), "steps"),
+        (lambda: qrs.Recipe(STATIC.rules, steps=5), "steps"),
+        (lambda: qrs.Recipe.from_json(5), "text"),
+        (lambda: qrs.Recipe.from_json({}), "text"),
+        (lambda: qrs.Rule(np.array(["a", "b"]), "int8"), "pattern"),
+        (lambda: STATIC.assign("only"), "names"),
+        (lambda: STATIC.assign(None), "names"),
+        (lambda: qrs.Statistics({}).qparams(["only"], "int8"), "name"),
+        (lambda: Scheme("int8").params_shape(5), "shape"),
+        (lambda: Scheme("int8").block((2.0,)), "shape"),
     ],
 )
 def test_an_argument_of_another_kind_is_named(call, name):
-    with pytest.raises(qrs.QrsTypeError, match=rf"\b{name} is "):
+    with pytest.raises(qrs.QrsTypeError, match=rf"^(batch 0: )?{name} is "):
         call()
 
 
-@pytest.mark.parametrize("name", ["w8a9", None, ["w8a16"]])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: qrs.Model(["a"], ["x"], ["y"]), "nodes hold 'a', expected Node"),
+        (lambda: qrs.Model({"only": NODE}, ["x"], ["y"]), "nodes hold 'only', expected Node"),
+        (lambda: qrs.Model([NODE], ["x"], [["only"]]), r"outputs hold \['only'\], expected str"),
+        (lambda: qrs.Node("a", LAYER, [3]), "inputs of node 'a' hold 3, expected str"),
+        (lambda: STATIC.assign([3]), "names hold 3, expected str"),
+        (lambda: qrs.Recipe(["*"]), r"rules hold '\*', expected Rule"),
+    ],
+)
+def test_an_item_of_another_kind_is_named(call, message):
+    with pytest.raises(qrs.QrsTypeError, match=f"^{message}"):
+        call()
+
+
+def test_an_iterator_is_as_good_as_a_list():
+    node = qrs.Node("a", LAYER, iter(["x"]))
+    model = qrs.Model(iter([node]), iter(["x"]), iter(["a"]))
+    assert model.run({"x": values((2, 4))})["a"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["w8a9", None, ["w8a16"], np.array(["w8a8-dynamic", "w8a16"])])
 def test_an_unknown_preset_lists_the_known_ones(name):
     with pytest.raises(qrs.QrsValueError, match=r"unknown preset .*; known: w8a8-dynamic|did you mean"):
         qrs.Recipe.preset(name)
@@ -332,7 +386,7 @@ def test_models_and_statistics_can_be_sent_to_another_process():
 
 
 def test_names_of_nodes_are_strings():
-    with pytest.raises(TypeError, match="name of node 1 is 1, expected a string"):
+    with pytest.raises(TypeError, match="name of node 1 is 1, expected a str"):
         qrs.Model.chain({1: qrs.nn.Normalize()})
 
 
@@ -344,5 +398,92 @@ def test_sizes_of_zero_and_numbers_beyond_float64_have_an_answer():
 
 
 def test_a_node_gives_its_layer_the_inputs_that_it_takes():
-    with pytest.raises(TypeError, match="node 'a' gives 2 inputs to its Normalize: too many"):
+    with pytest.raises(TypeError, match=r"^node 'a': Normalize got 2 inputs, expected \(x\)$"):
         qrs.Node("a", qrs.nn.Normalize(), ["x", "x"])
+
+
+def test_a_layer_says_how_many_inputs_it_takes():
+    x = values((2, 4))
+    with pytest.raises(qrs.QrsTypeError, match=r"^Add got 1 inputs, expected \(a, b\)$"):
+        qrs.nn.Add()(x)
+    with pytest.raises(qrs.QrsTypeError, match=r"^layer 'sum': Add got 3 inputs, expected \(a, b\)$"):
+        base.call("sum", qrs.nn.Add(), x, x, x)
+    with pytest.raises(qrs.QrsTypeError, match=r"^LayerNorm got 0 inputs, expected \(x, residual=None\)$"):
+        qrs.nn.LayerNorm(values(4))()
+
+
+def test_a_type_error_of_a_layer_itself_passes_through():
+    class Broken(qrs.nn.Layer):
+        def forward(self, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match="has no len") as caught:
+        Broken()(values(4))
+    assert not isinstance(caught.value, qrs.QrsError)
+
+
+# ---- values that are long
+
+
+LONG = list(range(10**6))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Scheme(LONG),
+        lambda: Scheme("x" * 10**6),
+        lambda: Scheme("int8", LONG),
+        lambda: Scheme("int8", symmetric=LONG),
+        lambda: Scheme.from_dict(LONG),
+        lambda: Scheme("int8").params_shape(LONG),
+        lambda: qrs.per_group(LONG),
+        lambda: qrs.per_block(LONG),
+        lambda: qrs.Granularity.from_dict(LONG),
+        lambda: qrs.Granularity.by_id(LONG),
+        lambda: qrs.Dynamic(LONG),
+        lambda: qrs.Static("int8", observer=LONG),
+        lambda: qrs.Static("int8", qparams=LONG),
+        lambda: qrs.quantize([1.0], "int8", seed=LONG),
+        lambda: qrs.quantize([1.0], "int8", seed=10**5000),
+        lambda: qrs.quantize([1.0], "int8", check_finite=LONG),
+        lambda: qrs.QTensor.from_parts(np.zeros(1, np.uint8), 1.0, 0, Scheme("int8"), LONG),
+        lambda: qrs.linear(values(40), W, input=LONG),
+        lambda: qrs.linear(values(40), W, activation=LONG),
+        lambda: qrs.nn.Activation("x" * 10**6),
+        lambda: qrs.nn.Normalize(eps=LONG),
+        lambda: qrs.nn.Normalize(eps=10**5000),
+        lambda: qrs.nn.MultiHeadAttention(*[qrs.nn.Linear(values((4, 4)))] * 4, heads=LONG),
+        lambda: qrs.Node(LONG, LAYER, ["x"]),
+        lambda: qrs.Node("a", LAYER, [LONG]),
+        lambda: MODEL.run(LONG),
+        lambda: MODEL.run(dict.fromkeys(LONG)),
+        lambda: MODEL.with_layers(dict.fromkeys(LONG, LAYER)),
+        lambda: qrs.Rule(LONG),
+        lambda: qrs.Recipe([LONG]),
+        lambda: qrs.Recipe(STATIC.rules, steps=LONG),
+        lambda: qrs.Recipe([qrs.Rule("none", "int8")]).assign(map(str, LONG)),
+        lambda: qrs.Recipe.from_dict(dict.fromkeys(LONG)),
+        lambda: qrs.observers.Observer.from_state(LONG, {}),
+        lambda: qrs.calibrate(LONG, [], STATIC),
+        lambda: qrs.quantize_model(MODEL, qrs.Recipe.preset("w8a16"), progress=LONG),
+    ],
+)
+def test_a_long_value_is_quoted_in_short(call):
+    with pytest.raises(qrs.QrsError) as caught:
+        call()
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_quoted_value_keeps_both_ends_and_never_fails():
+    class Broken:
+        def __repr__(self):
+            raise RuntimeError
+
+    assert quote("a" * 1000 + "z").startswith("'aaa") and quote("a" * 1000 + "z").endswith("az'")
+    assert quote(LONG).endswith("18, 19, ...]")
+    assert quote([10**5000]) == "[<int of 16610 bits>]"
+    assert "Broken instance" in quote(Broken())
+    nested = []
+    nested.append(nested)
+    assert quote(nested) == "[[[[...]]]]"

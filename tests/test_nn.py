@@ -186,7 +186,7 @@ REFUSED = {
     "b has shape (4,), expected (3, 4)": lambda: nn.Add()(array(3, 4), array(4)),
     "mask has shape (3,), expected (2, 3)": lambda: nn.MeanPool()(array(2, 3, 4), array(3)),
     "expected (..., n, width) with n >= 1": lambda: nn.MeanPool()(np.empty((2, 0, 4), np.float32)),
-    "heads is 3, expected a whole number that divides the width 8": lambda: attention(heads=3),
+    "heads is 3, expected a whole number from 1 that divides the width 8": lambda: attention(heads=3),
     "expected one width": lambda: nn.MultiHeadAttention(*[linear(4, 4)] * 3, linear(4, 5), heads=2),
     "mask has shape (3,), expected (2, 3)  ": lambda: attention()(array(2, 3, 6), array(3)),
     "layer 'query': x has shape": lambda: attention()(array(2, 3, 5)),

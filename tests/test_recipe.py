@@ -149,7 +149,7 @@ def broken(change):
         (broken(lambda d, r: r["input"]["observer"].update(id="minmin")), "minmin"),
         (broken(lambda d, r: r["input"]["observer"].update(id=[])), r"unknown observer \[\]"),
         (broken(lambda d, r: r["input"]["observer"].update(settings={"axes": 1})), "axes"),
-        (broken(lambda d, r: r["input"]["observer"].update(settings=3)), "recipe"),
+        (broken(lambda d, r: r["input"]["observer"].update(settings=3)), "settings of observer 'minmax'"),
     ],
 )
 def test_damaged_json_is_a_format_error_that_names_the_field(text, message):

@@ -16,21 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import QrsTypeError, QrsValueError
+from .errors import QrsTypeError, QrsValueError, quote
 
-__all__ = ["as_float32", "as_int8", "deliver", "integer", "read_only", "target"]
+__all__ = ["as_float32", "as_int8", "deliver", "flag", "integer", "lengths", "number", "read_only", "target"]
 
+AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 FLOATS = "float32, float64, float16 or bfloat16"
 
 
 def integer(value: object, name: str) -> int:
     """Take an integer argument; a bool or a float is refused even where its value is whole."""
-    if not isinstance(value, bool | np.bool_):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise QrsTypeError(f"{name} is {value!r}, expected an integer")
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise QrsTypeError(f"{name} is {quote(value)}, expected an integer") from None
+    # No argument means one so large, and messages could not even write it.
+    if number.bit_length() > 1024:
+        raise QrsValueError(f"{name} is {quote(number)}, expected an integer within the range of float64")
+    return number
 
 
 def number(value: object, name: str) -> float:
@@ -39,15 +44,30 @@ def number(value: object, name: str) -> float:
         try:
             return float(value)
         except OverflowError:
-            raise QrsValueError(f"{name} is an integer beyond the range of float64") from None
-    raise QrsTypeError(f"{name} is {value!r}, expected a number")
+            raise QrsValueError(
+                f"{name} is {quote(value)}, expected a number within the range of float64"
+            ) from None
+    raise QrsTypeError(f"{name} is {quote(value)}, expected a number")
 
 
 def flag(value: object, name: str) -> bool:
     """Take a truth value; what merely counts as true or false is refused."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    raise QrsTypeError(f"{name} is {value!r}, expected True or False")
+    raise QrsTypeError(f"{name} is {quote(value)}, expected True or False")
+
+
+def lengths(value: object) -> tuple[int, ...]:
+    """Take the shape of an array: a tuple or list of integers that some float32 array could have."""
+    if not isinstance(value, tuple | list):
+        raise QrsTypeError(f"shape is {quote(value)}, expected a tuple of integers")
+    shape = tuple(n if type(n) is int else integer(n, "shape") for n in value)
+    if any(n < 0 for n in shape):
+        raise QrsValueError(f"shape is {quote(shape)}, expected lengths of 0 or more")
+    # NumPy multiplies the lengths that are not 0, also where one is.
+    if len(shape) > AXES or 4 * math.prod(n for n in shape if n) > sys.maxsize:
+        raise QrsValueError(f"shape is {quote(shape)}, which no float32 array can have")
+    return shape
 
 
 def room(shape: tuple[int, ...], dtype: type[np.generic], name: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import container
-from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError, expect
+from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError, expect, quote
 from .model import Model
 from .nn.base import named
 from .observers import MinMax, Observer
@@ -53,7 +53,7 @@ class Statistics:
         expect(observers, Mapping, "observers", " of names to observers")
         for name, observer in observers.items():
             if not isinstance(observer, Observer):
-                raise QrsTypeError(f"observer of {name!r} is {observer!r}, expected an Observer")
+                raise QrsTypeError(f"observer of {quote(name)} is {quote(observer)}, expected an Observer")
         self.observers: Mapping[str, Observer] = MappingProxyType(dict(observers))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,8 +67,10 @@ class Statistics:
         NotCalibratedError
             When no data of this layer was seen.
         """
+        expect(name, str, "name")
         if name not in self.observers:
-            raise NotCalibratedError(f"layer {name!r} was not calibrated; seen: {list(self.observers)}")
+            seen = quote(list(self.observers))
+            raise NotCalibratedError(f"layer {quote(name)} was not calibrated; seen: {seen}")
         return self.observers[name].qparams(scheme)
 
     def merge(self, other: Statistics) -> Statistics:
@@ -221,11 +223,13 @@ def load_stats(path: container.Path) -> Statistics:
     for name, data in described.items():
         keys = data.pop("arrays", None) if isinstance(data, dict) else None
         if not isinstance(keys, list) or any(f"{name}.{key}" not in arrays for key in keys):
-            raise FormatError(f"{path}: observer {name!r} names arrays {keys}, which the file does not hold")
+            raise FormatError(
+                f"{path}: observer {quote(name)} names arrays {quote(keys)}, which the file does not hold"
+            )
         state = {key: arrays.pop(f"{name}.{key}") for key in keys}
-        observers[name] = _observer(f"{path}: layer {name!r}", data, state)
+        observers[name] = _observer(f"{path}: layer {quote(name)}", data, state)
     if arrays:
-        raise FormatError(f"{path}: arrays {sorted(arrays)} belong to no observer")
+        raise FormatError(f"{path}: arrays {quote(sorted(arrays))} belong to no observer")
     return Statistics(observers)
 
 

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, QrsTypeError, QrsValueError
+from .errors import FormatError, QrsTypeError, QrsValueError, quote
 
 Array = NDArray[Any]
 Path = str | os.PathLike[str]
@@ -167,17 +167,19 @@ def expect(path: Path, metadata: Mapping[str, str], format: str, version: str, f
         Naming the field, what was found and what is supported.
     """
     if "format" not in metadata or not metadata["format"].startswith("qrs"):
-        raise FormatError(f"{path}: a safetensors file, but not of qrs: format is {metadata.get('format')!r}")
-    if metadata["format"] != format:
-        raise FormatError(f"{path}: format is {metadata['format']!r}, expected {format!r}")
-    if metadata.get("version") != version:
-        found = metadata.get("version")
         raise FormatError(
-            f"{path}: version is {found!r}, supported {version!r}; upgrade qrs to read a newer file"
+            f"{path}: a safetensors file, but not of qrs: format is {quote(metadata.get('format'))}"
+        )
+    if metadata["format"] != format:
+        raise FormatError(f"{path}: format is {quote(metadata['format'])}, expected {format!r}")
+    if metadata.get("version") != version:
+        found = quote(metadata.get("version"))
+        raise FormatError(
+            f"{path}: version is {found}, supported {version!r}; upgrade qrs to read a newer file"
         )
     known = fields | {"format", "version"}
     if set(metadata) != known:
-        raise FormatError(f"{path}: metadata fields {sorted(metadata)}, expected {sorted(known)}")
+        raise FormatError(f"{path}: metadata fields {quote(sorted(metadata))}, expected {sorted(known)}")
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
@@ -210,7 +212,7 @@ def _storable(name: str, array: Array) -> Array:
     little = array.dtype.newbyteorder("<") if array.dtype.byteorder != "|" else array.dtype
     if little not in _NAMES:
         raise QrsTypeError(
-            f"array {name!r} has dtype {array.dtype}, expected one of {sorted(_DTYPES.values())}"
+            f"array {quote(name)} has dtype {array.dtype}, expected one of {sorted(_DTYPES.values())}"
         )
     if name == "__metadata__":
         raise QrsValueError("an array cannot be named '__metadata__'")
@@ -299,44 +301,41 @@ def _parse(name: str, header: bytes) -> tuple[dict[str, _Entry], dict[str, str]]
         raise FormatError(f"{name}: __metadata__ is not a map of strings")
     if found is None and "header_crc32" in metadata:
         raise FormatError(
-            f"{name}: header_crc32 is {metadata['header_crc32']!r}, expected eight hexadecimal digits"
+            f"{name}: header_crc32 is {quote(metadata['header_crc32'])}, expected eight hexadecimal digits"
         )
     return {key: _entry(name, key, value) for key, value in fields.items()}, metadata
 
 
 def _entry(name: str, key: str, value: object) -> _Entry:
-    where = f"{name}: array {key!r}"
+    where = f"{name}: array {quote(key)}"
     if not isinstance(value, dict) or set(value) != _FIELDS:
-        got = sorted(value) if isinstance(value, dict) else type(value).__name__
+        got = quote(sorted(value)) if isinstance(value, dict) else type(value).__name__
         raise FormatError(f"{where}: fields {got}, expected {sorted(_FIELDS)}")
     dtype = value["dtype"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise FormatError(f"{where}: unknown dtype {dtype!r}, expected one of {sorted(_DTYPES)}")
+        raise FormatError(f"{where}: unknown dtype {quote(dtype)}, expected one of {sorted(_DTYPES)}")
     shape, offsets = value["shape"], value["data_offsets"]
     if not isinstance(shape, list) or len(shape) > _MAX_NDIM or not all(_natural(n) for n in shape):
-        raise FormatError(
-            f"{where}: shape {str(shape)[:80]}, expected at most {_MAX_NDIM} whole numbers >= 0"
-        )
+        raise FormatError(f"{where}: shape {quote(shape)}, expected at most {_MAX_NDIM} whole numbers >= 0")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_natural(n) for n in offsets):
-        raise FormatError(f"{where}: data_offsets {str(offsets)[:80]}, expected two whole numbers >= 0")
+        raise FormatError(f"{where}: data_offsets {quote(offsets)}, expected two whole numbers >= 0")
     start, end = offsets
     needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize  # Python integers: no overflow
     if end - start != needed:
         raise FormatError(
-            f"{where}: data_offsets span {end - start} bytes, shape {shape} of {dtype} needs {needed}"
+            f"{where}: data_offsets span {end - start} bytes, shape {quote(shape)} of {dtype} needs {needed}"
         )
     return _Entry(dtype, tuple(shape), start, end)
 
 
 def _check_layout(name: str, entries: Mapping[str, _Entry], size: int) -> None:
-    position, before = 0, "the header"
+    position, last = 0, ""
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != position:
             fault = "overlaps" if entry.start < position else "leaves a hole after"
-            raise FormatError(
-                f"{name}: array {key!r} starts at {entry.start} and {fault} {before} (ends at {position})"
-            )
-        position, before = entry.end, f"array {key!r}"
+            before = f"array {quote(last)} (ends at {position})" if position else "the header"
+            raise FormatError(f"{name}: array {quote(key)} starts at {entry.start} and {fault} {before}")
+        position, last = entry.end, key
     if position != size:
         kind = "trailing bytes" if size > position else "truncated"
         raise FormatError(f"{name}: {kind}: arrays need {position} bytes, the file holds {size}")
@@ -358,7 +357,7 @@ def _check_sums(name: str, arrays: Mapping[str, Array], text: str | None, verify
         raise FormatError(f"{name}: crc32 does not name the same arrays as the header")
     for key, array in arrays.items() if verify else ():
         if f"{zlib.crc32(_bytes(array).data):08x}" != sums[key]:
-            raise FormatError(f"{name}: array {key!r} does not match its checksum {sums[key]}")
+            raise FormatError(f"{name}: array {quote(key)} does not match its checksum {quote(sums[key])}")
 
 
 def _natural(value: object) -> bool:
@@ -371,7 +370,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise FormatError(f"duplicate name {key!r}")
+                raise FormatError(f"duplicate name {quote(key)}")
             seen.add(key)
     return found
 
@@ -383,5 +382,5 @@ def _refuse(text: str) -> NoReturn:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise FormatError(f"{text} is not a finite number")
+        raise FormatError(f"{quote(text)} is not a finite number")
     return value

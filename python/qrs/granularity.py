@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .arrays import integer
-from .errors import QrsTypeError, QrsValueError
+from .errors import QrsTypeError, QrsValueError, quote
 from .registry import Registered
 
 __all__ = ["Granularity", "per_block", "per_channel", "per_group", "per_tensor", "per_token"]
@@ -53,12 +53,12 @@ class Granularity(Registered, kind="granularity"):
     def from_dict(data: object) -> Granularity:
         """Build the granularity that `to_dict` described."""
         if not isinstance(data, Mapping) or "id" not in data:
-            raise QrsValueError(f"granularity is {data!r}, expected a mapping with an id")
+            raise QrsValueError(f"granularity is {quote(data)}, expected a mapping with an id")
         fields = {key: value for key, value in data.items() if key != "id"}
         try:
             return Granularity.by_id(data["id"])(**fields)
         except TypeError as error:
-            raise QrsValueError(f"granularity {data!r} has wrong fields: {error}") from error
+            raise QrsValueError(f"granularity {quote(data)} has wrong fields: {error}") from error
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,7 +154,7 @@ class PerBlock(Granularity, id="per_block"):
     def __post_init__(self) -> None:
         given: object = self.size
         if not isinstance(given, tuple | list) or len(given) != 2:
-            raise QrsTypeError(f"size of per_block is {given!r}, expected (rows, columns)")
+            raise QrsTypeError(f"size of per_block is {quote(given)}, expected (rows, columns)")
         rows, columns = integer(given[0], "rows"), integer(given[1], "columns")
         if rows < 1 or columns < 1:
             raise QrsValueError(f"size of per_block is {(rows, columns)}, expected 1 or more in both")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import container
-from .errors import FormatError, QrsError
+from .errors import FormatError, QrsError, quote
 from .model import Model, Node
 from .nn.base import Layer, Weight, identity
 from .qtensor import QTensor
@@ -164,31 +164,33 @@ class _Reader:
         fields = _object(data, what, {"name", "inputs", "output", "layer"})
         for key in ("name", "output"):
             if not isinstance(fields[key], str) or not fields[key]:
-                raise FormatError(f"{what}.{key} is {fields[key]!r}, expected a name")
+                raise FormatError(f"{what}.{key} is {quote(fields[key])}, expected a name")
         layer = self._layer(fields["name"], fields["layer"], 0)
         return Node(fields["name"], layer, _names(fields["inputs"], f"{what}.inputs"), fields["output"])
 
     def check_all_used(self) -> None:
         spare = sorted(set(self._arrays) - self._used) + sorted(set(self._quantized) - set(self._built))
         if spare:
-            raise FormatError(f"arrays {spare} belong to no layer")
+            raise FormatError(f"arrays {quote(spare)} belong to no layer")
 
     def _layer(self, path: str, data: Any, depth: int) -> Layer:
         if depth > _MAX_DEPTH:
-            raise FormatError(f"layer {path!r} is nested more than {_MAX_DEPTH} deep")
-        fields = _object(data, f"layer {path!r}", {"id", "attributes", "arrays", "layers"})
+            raise FormatError(f"layer {quote(path)} is nested more than {_MAX_DEPTH} deep")
+        fields = _object(data, f"layer {quote(path)}", {"id", "attributes", "arrays", "layers"})
         parts: dict[str, Any] = {}
-        for field, entry in _object(fields["arrays"], f"arrays of layer {path!r}").items():
+        for field, entry in _object(fields["arrays"], f"arrays of layer {quote(path)}").items():
             if not isinstance(entry, str):
-                raise FormatError(f"array {field!r} of layer {path!r} is {entry!r}, expected a name")
+                raise FormatError(
+                    f"array {quote(field)} of layer {quote(path)} is {quote(entry)}, expected a name"
+                )
             parts[field] = self._array(entry)
-        for field, inner in _object(fields["layers"], f"layers of layer {path!r}").items():
+        for field, inner in _object(fields["layers"], f"layers of layer {quote(path)}").items():
             parts[field] = self._layer(f"{path}/{field}", inner, depth + 1)
-        attributes = _object(fields["attributes"], f"attributes of layer {path!r}")
+        attributes = _object(fields["attributes"], f"attributes of layer {quote(path)}")
         try:
             return Layer.by_id(fields["id"]).from_parts(parts, attributes)
         except (QrsError, TypeError) as error:
-            raise FormatError(f"layer {path!r}: {error}") from error
+            raise FormatError(f"layer {quote(path)}: {error}") from error
 
     def _array(self, entry: str) -> Weight:
         if entry not in self._built:
@@ -196,7 +198,7 @@ class _Reader:
         return self._built[entry]
 
     def _qtensor(self, entry: str) -> QTensor:
-        fields = _object(self._quantized[entry], f"graph.quantized[{entry!r}]", {"scheme", "shape"})
+        fields = _object(self._quantized[entry], f"graph.quantized[{quote(entry)}]", {"scheme", "shape"})
         try:
             scheme = Scheme.from_dict(fields["scheme"])
             scale = _loaded_scale(entry, self._take(f"{entry}.scale"), scheme)
@@ -211,11 +213,11 @@ class _Reader:
             shape = _list(fields["shape"], "shape")
             return QTensor.from_parts(self._take(f"{entry}.codes"), scale, zero_point, scheme, tuple(shape))
         except (QrsError, TypeError) as error:
-            raise FormatError(f"array {entry!r}: {error}") from error
+            raise FormatError(f"array {quote(entry)}: {error}") from error
 
     def _take(self, name: str) -> NDArray[Any]:
         if name not in self._arrays:
-            raise FormatError(f"array {name!r} is missing")
+            raise FormatError(f"array {quote(name)} is missing")
         self._used.add(name)
         return self._arrays[name]
 
@@ -248,7 +250,7 @@ def _object(data: Any, what: str, fields: set[str] | None = None) -> dict[str, A
     if not isinstance(data, dict):
         raise FormatError(f"{what} is a {type(data).__name__}, expected an object")
     if fields is not None and set(data) != fields:
-        raise FormatError(f"{what} has fields {sorted(data)}, expected {sorted(fields)}")
+        raise FormatError(f"{what} has fields {quote(sorted(data))}, expected {sorted(fields)}")
     return data
 
 
@@ -261,5 +263,5 @@ def _list(data: Any, what: str) -> list[Any]:
 def _names(data: Any, what: str) -> list[str]:
     names = _list(data, what)
     if not all(isinstance(name, str) for name in names):
-        raise FormatError(f"{what} is {names!r}, expected a list of names")
+        raise FormatError(f"{what} is {quote(names)}, expected a list of names")
     return names

@@ -9,21 +9,18 @@ that shares every layer that was not replaced. Names of inner layers join with `
 from __future__ import annotations
 
 import graphlib
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import QrsTypeError, QrsValueError, expect
-from .nn.base import Layer, call, identity, watching
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
+from .errors import QrsTypeError, QrsValueError, expect, expect_all, quote
+from .nn.base import Layer, call, check_inputs, identity, watching
+from .recipe import Recipe
 
 __all__ = ["Model", "Node"]
 
@@ -49,28 +46,15 @@ class Node:
     output: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, Layer):
-            raise QrsTypeError(f"node {self.name!r} holds a {type(self.layer).__name__}, expected a Layer")
-        if isinstance(self.inputs, str):
-            raise QrsTypeError(
-                f"inputs of node {self.name!r} is the string {self.inputs!r}, expected a list of names"
-            )
-        for what, name in [
-            ("name", self.name),
-            ("output", self.output),
-            *(("input", i) for i in self.inputs),
-        ]:
-            if not isinstance(name, str):
-                raise QrsTypeError(f"{what} of node {self.name!r} is {name!r}, expected a string")
+        node = f"node {quote(self.name)}"
+        expect(self.name, str, f"name of {node}")
+        expect(self.output, str, f"output of {node}")
+        expect(self.layer, Layer, f"layer of {node}")
+        object.__setattr__(self, "inputs", expect_all(self.inputs, str, f"inputs of {node}"))
+        object.__setattr__(self, "output", self.output or self.name)
         if not self.name:
             raise QrsValueError("a node has an empty name")
-        try:
-            inspect.signature(self.layer.forward).bind(*self.inputs)
-        except TypeError as error:
-            what = f"node {self.name!r} gives {len(self.inputs)} inputs to its {type(self.layer).__name__}"
-            raise QrsTypeError(f"{what}: {error}") from None
-        object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "output", self.output or self.name)
+        check_inputs(self.layer, self.inputs, f"{node}: ")
 
 
 class Model:
@@ -87,6 +71,8 @@ class Model:
 
     Raises
     ------
+    QrsTypeError
+        When an argument is of another kind.
     QrsValueError
         When names repeat, a value is read that nobody writes, the graph has a cycle, or an output does not
         exist.
@@ -109,11 +95,11 @@ class Model:
         outputs: Sequence[str],
         recipe: Recipe | None = None,
     ) -> None:
-        for what, names in (("inputs", inputs), ("outputs", outputs)):
-            if isinstance(names, str):
-                raise QrsTypeError(f"{what} is the string {names!r}, expected a list of names")
-        self.inputs: tuple[str, ...] = tuple(inputs)
-        self.outputs: tuple[str, ...] = tuple(outputs)
+        nodes = expect_all(nodes, Node, "nodes")
+        self.inputs: tuple[str, ...] = expect_all(inputs, str, "inputs")
+        self.outputs: tuple[str, ...] = expect_all(outputs, str, "outputs")
+        if recipe is not None:
+            expect(recipe, Recipe, "recipe", "; Recipe.preset(name) makes one")
         self.recipe = recipe
         _check_names(nodes, self.inputs, self.outputs)
         self.nodes: tuple[Node, ...] = _in_order(nodes, self.inputs)
@@ -132,6 +118,7 @@ class Model:
         >>> model.run({"x": np.float32([[3, -4]])})["y"]
         array([[0.6, 0. ]], dtype=float32)
         """
+        expect(layers, Mapping, "layers", " of names to layers")
         if not layers:
             raise QrsValueError("a chain needs at least one layer")
         names = list(layers)
@@ -179,10 +166,13 @@ class Model:
             When inputs are missing or unknown (all are listed), or a layer refuses its inputs (it is named).
         """
         expect(inputs, Mapping, "inputs", " of names to arrays")
+        if watch is not None and not callable(watch):
+            raise QrsTypeError(f"watch is {quote(watch)}, expected a callable or None")
         missing = [name for name in self.inputs if name not in inputs]
         unknown = [name for name in inputs if name not in self.inputs]
         if missing or unknown:
-            raise QrsValueError(f"inputs: missing {missing}, unknown {unknown}, expected {list(self.inputs)}")
+            came = f"missing {quote(missing)}, unknown {quote(unknown)}"
+            raise QrsValueError(f"inputs: {came}, expected {quote(list(self.inputs))}")
         values: dict[str, Any] = dict(inputs)
         with nullcontext() if watch is None else watching(watch):
             for i, node in enumerate(self.nodes):
@@ -208,13 +198,19 @@ class Model:
         >>> model.with_layers({"act": qrs.nn.Activation("tanh")}).layers["act"]
         Activation(name='tanh')
         """
+        expect(layers, Mapping, "layers", " of names to layers")
         unknown = [name for name in layers if name not in self._layers]
         if unknown:
-            raise QrsValueError(f"no layers named {unknown}; the model has {list(self._layers)}")
-        for name in layers:
+            raise QrsValueError(
+                f"no layers named {quote(unknown)}; the model has {quote(list(self._layers))}"
+            )
+        for name, layer in layers.items():
+            expect(layer, Layer, f"layer {quote(name)}")
             outer = [other for other in layers if name.startswith(f"{other}/")]
             if outer:
-                raise QrsValueError(f"layer {name!r} lies inside {outer[0]!r}, which is replaced as well")
+                raise QrsValueError(
+                    f"layer {quote(name)} lies inside {quote(outer[0])}, which is replaced as well"
+                )
         nodes = [replace(node, layer=_rebuilt(node.name, node.layer, layers)) for node in self.nodes]
         return Model(nodes, self.inputs, self.outputs, self.recipe)
 
@@ -246,23 +242,27 @@ def _check_names(nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence
     names, written = set(), set()
     for name in inputs:
         if name in written:
-            raise QrsValueError(f"input {name!r} is named twice")
+            raise QrsValueError(f"input {quote(name)} is named twice")
         written.add(name)
     for node in nodes:
         if node.name in names:
-            raise QrsValueError(f"two nodes are named {node.name!r}")
+            raise QrsValueError(f"two nodes are named {quote(node.name)}")
         if node.output in written:
-            raise QrsValueError(f"node {node.name!r} writes {node.output!r}, which is written already")
+            raise QrsValueError(
+                f"node {quote(node.name)} writes {quote(node.output)}, which is written already"
+            )
         names.add(node.name)
         written.add(node.output)
     for node in nodes:
         dangling = [name for name in node.inputs if name not in written]
         if dangling:
-            raise QrsValueError(f"node {node.name!r} reads {dangling}, which no node writes and is no input")
+            raise QrsValueError(
+                f"node {quote(node.name)} reads {quote(dangling)}, which no node writes and is no input"
+            )
     absent = [name for name in outputs if name not in written]
     if absent or not outputs:
         raise QrsValueError(
-            f"outputs {absent} are written by no node" if absent else "a model needs an output"
+            f"outputs {quote(absent)} are written by no node" if absent else "a model needs an output"
         )
 
 
@@ -289,7 +289,7 @@ def _by_name(nodes: Sequence[Node]) -> dict[str, Layer]:
 
     def enter(path: str, layer: Layer) -> None:
         if path in found:
-            raise QrsValueError(f"two layers are named {path!r}; rename the node")
+            raise QrsValueError(f"two layers are named {quote(path)}; rename the node")
         found[path] = layer
         for name, inner in layer.layers().items():
             enter(f"{path}/{name}", inner)

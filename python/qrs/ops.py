@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from .arrays import as_float32, as_int8, deliver, flag, integer, room, target
-from .errors import NotCalibratedError, QrsTypeError, QrsValueError
+from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
 from .qtensor import QTensor, packed_bytes
 from .registry import unknown
 from .scheme import QParams, Scheme, per_tensor, per_token
@@ -107,7 +107,7 @@ class Static:
         if self.observer is not None and (
             isinstance(self.observer, type) or not isinstance(self.observer, RangeSource)
         ):
-            raise QrsTypeError(f"observer is {self.observer!r}, expected an observer such as MinMax()")
+            raise QrsTypeError(f"observer is {quote(self.observer)}, expected an observer such as MinMax()")
         if self.qparams is not None:
             self.scheme.check_qparams(self.qparams, ())
 
@@ -466,9 +466,9 @@ def _check_choices(
     if not isinstance(q, QTensor):
         raise QrsTypeError(f"q is a {type(q).__name__}, expected a QTensor; quantize the weight first")
     if input is not None and not isinstance(input, Dynamic | Static):
-        raise QrsTypeError(f"input is {input!r}, expected None, Dynamic or Static")
+        raise QrsTypeError(f"input is {quote(input)}, expected None, Dynamic or Static")
     if output is not None and not isinstance(output, Static):
-        raise QrsTypeError(f"output is {output!r}, expected None or Static")
+        raise QrsTypeError(f"output is {quote(output)}, expected None or Static")
     if activation is not None and activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
     if q.ndim != 2:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeAlias, TypeVar
 
-from .errors import QrsTypeError
+from .errors import QrsTypeError, quote
 
 __all__ = ["Progress", "track"]
 
@@ -47,7 +47,7 @@ def track(items: Iterable[T], progress: Progress, label: str, total: int | None 
         return iter(items)
     if progress is not True:
         if not callable(progress):
-            raise QrsTypeError(f"progress is {progress!r}, expected None, True or a callable")
+            raise QrsTypeError(f"progress is {quote(progress)}, expected None, True or a callable")
         return _told(items, progress, total)
     try:
         from tqdm import tqdm  # type: ignore[import-untyped]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 from typing import Any
 
@@ -12,13 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _core
-from .arrays import deliver, integer, plain, read_only, target
-from .errors import QrsTypeError, QrsValueError
+from .arrays import deliver, lengths, plain, read_only, target
+from .errors import QrsTypeError, QrsValueError, expect
 from .scheme import QParams, Scheme, Shape
 
 __all__ = ["QTensor"]
-
-AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 
 # One lock for all tensors: packing is threaded inside, so two at once would not be faster. A forked child may
 # inherit it locked by a thread that it does not have, and so takes a new one.
@@ -75,13 +72,8 @@ class QTensor:
     __slots__ = ("__weakref__", "_codes", "_panels", "_qparams", "_scheme", "_shape")
 
     def __init__(self, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> None:
-        if not isinstance(scheme, Scheme):
-            raise QrsTypeError(f"scheme is {scheme!r}, expected a Scheme")
-        if not isinstance(shape, tuple | list):
-            raise QrsTypeError(f"shape is {shape!r}, expected a tuple of integers")
-        shape = tuple(integer(length, "shape") for length in shape)
-        if any(length < 0 for length in shape):
-            raise QrsValueError(f"shape is {shape}, expected lengths of 0 or more")
+        expect(scheme, Scheme, "scheme")
+        shape = lengths(shape)
         scheme.check_qparams(qparams, shape)
         data = plain(codes, "codes")
         if data.dtype != np.uint8:
@@ -91,9 +83,6 @@ class QTensor:
         if data.shape != expected:
             what = f"{scheme.dtype} of a {shape} array"
             raise QrsValueError(f"codes has shape {data.shape}, expected {expected} for {what}")
-        # NumPy multiplies the lengths that are not 0, also where one is.
-        if len(shape) > AXES or 4 * math.prod(length for length in shape if length) > sys.maxsize:
-            raise QrsValueError(f"shape is {shape}, which no float32 array can have")
         used = bits * size % 8
         if used and int(data[-1]) >> used:
             raise QrsValueError(

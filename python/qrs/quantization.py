@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Statistics
-from .errors import NotCalibratedError, QrsError, QrsValueError, expect
+from .errors import NotCalibratedError, QrsError, QrsValueError, expect, quote
 from .metrics import compare
 from .model import Model
 from .nn.base import Layer, identity, named
@@ -65,7 +65,7 @@ def quantize_model(
         expect(stats, Statistics, "stats", "; qrs.calibrate makes one")
     if not any(layer.slots for layer in model.layers.values()):
         kinds = sorted({layer.id for layer in model.layers.values()})
-        raise QrsValueError(f"the model has no layer that can be quantized; it has {kinds}")
+        raise QrsValueError(f"the model has no layer that can be quantized; it has {quote(kinds)}")
     rules = recipe.assign(model.layers)
     reasons = {name: _reason(layer, rules.get(name)) for name, layer in model.layers.items()}
     chosen = {name: rules[name] for name, reason in reasons.items() if reason is None}

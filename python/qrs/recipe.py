@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .container import parse_json
-from .errors import FormatError, QrsError, QrsTypeError, QrsValueError, expect
+from .errors import FormatError, QrsError, QrsTypeError, QrsValueError, expect, expect_all, quote
 from .nn.linear import input_from_dict, input_to_dict
 from .observers import MinMax, Observer
 from .ops import Dynamic, Static
@@ -60,20 +60,18 @@ class Rule:
     def __init__(
         self, pattern: str, weight: Scheme | str | None = None, input: Dynamic | Static | None = None
     ) -> None:
-        if not pattern or type(pattern) is not str:
-            raise QrsTypeError(f"pattern is {pattern!r}, expected a string that is not empty")
+        if type(pattern) is not str or not pattern:
+            raise QrsTypeError(f"pattern is {quote(pattern)}, expected a string that is not empty")
+        rule = quote(pattern)
         if input is not None and not isinstance(input, Dynamic | Static):
-            raise QrsTypeError(f"input of rule {pattern!r} is {input!r}, expected Dynamic, Static or None")
-        if isinstance(input, Static) and not isinstance(input.observer, Observer | None):
-            raise QrsTypeError(f"observer of rule {pattern!r} is {input.observer!r}, expected an Observer")
+            raise QrsTypeError(f"input of rule {rule} is {quote(input)}, expected Dynamic, Static or None")
+        if isinstance(input, Static) and input.observer is not None:
+            expect(input.observer, Observer, f"observer of rule {rule}")
         if input is not None and weight is None:
-            raise QrsValueError(
-                f"rule {pattern!r} quantizes the input but not the weight; give weight= as well"
-            )
+            raise QrsValueError(f"rule {rule} quantizes the input but not the weight; give weight= as well")
         object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(
-            self, "weight", None if weight is None else Scheme.of(weight, f"weight of rule {pattern!r}")
-        )
+        scheme = None if weight is None else Scheme.of(weight, f"weight of rule {rule}")
+        object.__setattr__(self, "weight", scheme)
         object.__setattr__(self, "input", input)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,15 +117,12 @@ class Recipe:
     steps: tuple[()]
 
     def __init__(self, rules: Sequence[Rule], steps: Sequence[Any] = ()) -> None:
-        expect(rules, Iterable, "rules", " of Rule")
-        rules = tuple(rules)
-        for rule in rules:
-            if not isinstance(rule, Rule):
-                raise QrsTypeError(f"rules hold {rule!r}, expected Rule")
+        rules = expect_all(rules, Rule, "rules")
         if not rules:
             raise QrsValueError("a recipe needs at least one rule")
-        if tuple(steps):
-            raise QrsValueError(f"steps is {steps!r}, expected (): this version has no algorithms")
+        expect(steps, Sequence, "steps", "; leave it out")
+        if len(steps):
+            raise QrsValueError(f"steps is {quote(steps)}, expected (): this version has no algorithms")
         object.__setattr__(self, "rules", rules)
         object.__setattr__(self, "steps", ())
 
@@ -162,8 +157,9 @@ class Recipe:
         QrsValueError
             When the name is unknown; the message lists the known ones.
         """
-        if name not in cls.presets():
-            raise unknown("preset", name, list(_PRESETS))
+        given: object = name
+        if not isinstance(given, str) or given not in _PRESETS:
+            raise unknown("preset", given, _PRESETS)
         return _PRESETS[name]()
 
     def assign(self, names: Iterable[str]) -> dict[str, Rule]:
@@ -181,16 +177,17 @@ class Recipe:
         >>> {name: rule.weight.dtype for name, rule in recipe.assign(["ab", "b"]).items()}
         {'ab': 'int4', 'b': 'int8'}
         """
-        names = list(names)
+        names = expect_all(names, str, "names")
         found: dict[str, Rule] = {}
         for rule in self.rules:
             matched = [name for name in names if fnmatchcase(name, rule.pattern)]
             free = [name for name in matched if name not in found]
             if not matched:
-                raise QrsValueError(f"rule {rule.pattern!r} matches no layer; the model has {names}")
+                known = quote(list(names))
+                raise QrsValueError(f"rule {quote(rule.pattern)} matches no layer; the model has {known}")
             if not free:
                 raise QrsValueError(
-                    f"rule {rule.pattern!r} never decides: earlier rules match {matched} first"
+                    f"rule {quote(rule.pattern)} never decides: earlier rules match {quote(matched)} first"
                 )
             found.update(dict.fromkeys(free, rule))
         return {name: found[name] for name in names if name in found}
@@ -210,8 +207,9 @@ class Recipe:
         """
         _expect(data, {"version", "rules", "steps"}, "recipe")
         if data["version"] != _VERSION:
+            found = quote(data["version"])
             raise FormatError(
-                f"recipe: version {data['version']!r}, supported {_VERSION}; upgrade qrs to read a newer one"
+                f"recipe: version {found}, supported {_VERSION}; upgrade qrs to read a newer one"
             )
         if not isinstance(data["rules"], list) or data["steps"] != []:
             raise FormatError("recipe: rules must be a list, and steps an empty one")
@@ -229,12 +227,14 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Rebuild a recipe from ``to_json``; a ``FormatError`` says what is wrong."""
+        if not isinstance(text, str | bytes):
+            raise QrsTypeError(f"text is {quote(text)}, expected a str or bytes")
         return cls.from_dict(parse_json(text, "recipe"))
 
 
 def _expect(data: object, fields: set[str], what: str) -> None:
     if not isinstance(data, Mapping) or set(data) != fields:
-        got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+        got = quote(sorted(map(str, data))) if isinstance(data, Mapping) else type(data).__name__
         raise FormatError(f"{what}: fields {got}, expected {sorted(fields)}")
 
 
@@ -253,12 +253,15 @@ def _input_from_dict(data: object) -> Dynamic | Static | None:
         return input_from_dict(data)
     input = input_from_dict({key: value for key, value in data.items() if key != "observer"})
     if not isinstance(input, Static):
-        raise FormatError(f"input of kind {data['kind']!r} takes no observer")
+        raise FormatError(f"input of kind {quote(data['kind'])} takes no observer")
     if data["observer"] is None:
         return input
     _expect(data["observer"], {"id", "settings"}, "observer")
     kind = Observer.by_id(data["observer"]["id"])
-    return replace(input, observer=kind(**data["observer"]["settings"]))
+    try:
+        return replace(input, observer=kind(**data["observer"]["settings"]))
+    except TypeError as error:
+        raise FormatError(f"settings of observer {kind.id!r}: {error}") from error
 
 
 def _every(weight: Scheme, input: Dynamic | Static | None = None) -> Callable[[], Recipe]:

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
-from .errors import QrsValueError
+from .errors import QrsValueError, quote
 
 __all__ = ["Registered", "unknown"]
 
@@ -40,9 +40,9 @@ def unknown(kind: str, got: object, known: Iterable[str]) -> QrsValueError:
     unknown rounding 'half_evn'; did you mean 'half_even'? known: half_even, floor
     """
     names = list(known)
-    near = difflib.get_close_matches(str(got), names, n=1)
+    near = difflib.get_close_matches(got[:100], names, n=1) if isinstance(got, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return QrsValueError(f"unknown {kind} {got!r}{hint} known: {', '.join(names) or 'none'}")
+    return QrsValueError(f"unknown {kind} {quote(got)}{hint} known: {', '.join(names) or 'none'}")
 
 
 class Registered:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, plain, read_only
-from .errors import QrsTypeError, QrsValueError
+from .arrays import as_float32, lengths, plain, read_only
+from .errors import QrsTypeError, QrsValueError, quote
 from .granularity import Granularity, Shape, per_block, per_channel, per_group, per_tensor, per_token
 from .registry import unknown
 
@@ -234,16 +234,16 @@ class Scheme:
             ("scale_dtype", scale_dtype, SCALE_DTYPES),
         ):
             if not isinstance(name, str):
-                raise QrsTypeError(f"{kind} is {name!r}, expected one of {', '.join(known)}")
+                raise QrsTypeError(f"{kind} is {quote(name)}, expected one of {', '.join(known)}")
             if name not in known:
                 raise unknown(kind, name, known)
         if not isinstance(granularity, Granularity):
             raise QrsTypeError(
-                f"granularity is {granularity!r}, expected one of {', '.join(Granularity.ids())}"
+                f"granularity is {quote(granularity)}, expected one of {', '.join(Granularity.ids())}"
             )
         for kind, flag in (("symmetric", symmetric), ("narrow_range", narrow_range)):
             if flag is not None and not isinstance(flag, bool | np.bool_):
-                raise QrsTypeError(f"{kind} is {flag!r}, expected True, False or None")
+                raise QrsTypeError(f"{kind} is {quote(flag)}, expected True, False or None")
         row = FORMATS[dtype]
         even = row.signed if symmetric is None else bool(symmetric)
         narrow = (row.bits == 8 and row.signed and even) if narrow_range is None else bool(narrow_range)
@@ -268,7 +268,7 @@ class Scheme:
             return value
         if isinstance(value, str):
             return Scheme(value)
-        raise QrsTypeError(f"{name} is {value!r}, expected a Scheme or one of {', '.join(FORMATS)}")
+        raise QrsTypeError(f"{name} is {quote(value)}, expected a Scheme or one of {', '.join(FORMATS)}")
 
     @property
     def format(self) -> Format:
@@ -287,7 +287,7 @@ class Scheme:
 
     def block(self, shape: Shape) -> Shape:
         """Block length on each axis of an array of ``shape``: the elements that share a scale."""
-        return self.granularity.block(tuple(shape))
+        return self.granularity.block(lengths(shape))
 
     def params_shape(self, shape: Shape) -> Shape:
         """Shape of ``scale`` and ``zero_point`` for an array of ``shape``.
@@ -297,7 +297,7 @@ class Scheme:
         >>> Scheme("int4", per_group(32)).params_shape((8, 70))
         (8, 3)
         """
-        return self.granularity.params_shape(tuple(shape))
+        return self.granularity.params_shape(lengths(shape))
 
     def qparams(self, lo: ArrayLike, hi: ArrayLike) -> QParams:
         """Turn ranges into parameters: the smallest scale with which the codes hold ``lo``, 0 and ``hi``.
@@ -345,7 +345,7 @@ class Scheme:
             symmetric scheme, or ``scale_dtype`` cannot hold a scale.
         """
         if not isinstance(qparams, QParams):
-            raise QrsTypeError(f"qparams is {qparams!r}, expected QParams")
+            raise QrsTypeError(f"qparams is {quote(qparams)}, expected QParams")
         scale, points = qparams.scale, qparams.zero_point
         expected = self.params_shape(shape)
         if scale.shape != expected:
@@ -386,7 +386,7 @@ class Scheme:
         """
         known = [field.name for field in dataclasses.fields(Scheme)]
         if not isinstance(data, Mapping) or "dtype" not in data:
-            raise QrsValueError(f"scheme is {data!r}, expected a mapping with a dtype")
+            raise QrsValueError(f"scheme is {quote(data)}, expected a mapping with a dtype")
         for key in data:
             if key not in known:
                 raise unknown("field of a scheme", key, known)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _core
-from ..arrays import as_float32
+from ..arrays import as_float32, integer
 from ..errors import QrsTypeError, QrsValueError
 from .base import F32, Layer, call
 from .linear import Linear
@@ -35,7 +35,7 @@ class MultiHeadAttention(Layer, id="multi_head_attention"):
     Raises
     ------
     QrsTypeError
-        When a projection is not a ``Linear``.
+        When a projection is not a ``Linear``, or ``heads`` no integer.
     QrsValueError
         When the widths disagree or ``heads`` does not divide them.
 
@@ -69,9 +69,10 @@ class MultiHeadAttention(Layer, id="multi_head_attention"):
             raise QrsValueError(
                 f"query, key and value give widths {rows}, output takes {taken}; expected one width"
             )
-        if type(self.heads) is not int or self.heads < 1 or rows[0] % self.heads:
+        object.__setattr__(self, "heads", integer(self.heads, "heads"))
+        if self.heads < 1 or rows[0] % self.heads:
             raise QrsValueError(
-                f"heads is {self.heads!r}, expected a whole number that divides the width {rows[0]}"
+                f"heads is {self.heads}, expected a whole number from 1 that divides the width {rows[0]}"
             )
 
     def forward(self, x: ArrayLike, mask: ArrayLike | None = None) -> F32:

@@ -12,8 +12,9 @@ model it came from, and a watcher (:func:`watching`) sees the inputs of inner la
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -22,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_float32
-from ..errors import QrsError, QrsValueError
+from ..errors import QrsError, QrsTypeError, QrsValueError, quote
 from ..qtensor import QTensor
 from ..registry import Registered
 
-__all__ = ["Layer", "Weight", "call", "watching"]
+__all__ = ["Layer", "Weight", "call", "check_inputs", "watching"]
 
 F32: TypeAlias = NDArray[np.float32]
 Weight: TypeAlias = F32 | QTensor
@@ -65,8 +66,20 @@ class Layer(Registered, kind="layer"):
         """Compute the output; inputs are arrays, optional ones may be left out."""
 
     def __call__(self, *inputs: Any) -> NDArray[Any]:
-        """Compute the output, as ``forward`` does."""
-        return self.forward(*inputs)
+        """Compute the output, as ``forward`` does.
+
+        Raises
+        ------
+        QrsTypeError
+            When there are more or fewer inputs than ``forward`` takes.
+        """
+        try:
+            return self.forward(*inputs)
+        except TypeError as error:
+            # Only now: to ask before every call would take longer than a small layer does.
+            if not isinstance(error, QrsError):
+                check_inputs(self, inputs)
+            raise
 
     def arrays(self) -> dict[str, Weight]:
         """Return the arrays by field name; absent ones are left out."""
@@ -103,7 +116,7 @@ class Layer(Registered, kind="layer"):
         missing = [n for n in required if n not in given]
         if extra or missing:
             raise QrsValueError(
-                f"{cls.id}: missing parts {missing}, unknown parts {extra}, known {list(fields)}"
+                f"{cls.id}: missing parts {missing}, unknown parts {quote(extra)}, known {list(fields)}"
             )
         return cls(**given)
 
@@ -152,11 +165,23 @@ def call(name: str, layer: Layer, *inputs: Any) -> NDArray[Any]:
         _path.reset(token)
 
 
+def check_inputs(layer: Layer, inputs: Sequence[Any], where: str = "") -> None:
+    """Refuse more or fewer inputs than a layer takes; ``where`` stands before the message."""
+    signature = inspect.signature(layer.forward)
+    try:
+        signature.bind(*inputs)
+    except TypeError:
+        plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        takes = signature.replace(parameters=plain, return_annotation=signature.empty)
+        kind = type(layer).__name__
+        raise QrsTypeError(f"{where}{kind} got {len(inputs)} inputs, expected {takes}") from None
+
+
 def named(path: str, error: QrsError) -> QrsError:
     """Return the error with the layer's path in front, unless an inner layer has set its own."""
     if getattr(error, "layer", None) is not None:
         return error
-    told = type(error)(f"layer {path!r}: {error}")
+    told = type(error)(f"layer {quote(path)}: {error}")
     told.layer = path  # type: ignore[attr-defined]
     return told
 

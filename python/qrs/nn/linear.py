@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from .. import ops
 from ..arrays import as_float32
-from ..errors import FormatError, QrsTypeError, QrsValueError
+from ..errors import FormatError, QrsTypeError, QrsValueError, quote
 from ..ops import Dynamic, Static
 from ..qtensor import QTensor
 from ..scheme import QParams, Scheme
@@ -68,7 +68,7 @@ class Linear(Layer, id="linear"):
         object.__setattr__(self, "bias", vector(self.bias, "bias", self.weight.shape[0]))
         check_activation(self.activation)
         if self.input is not None and not isinstance(self.input, Dynamic | Static):
-            raise QrsTypeError(f"input is {self.input!r}, expected Dynamic, Static or None")
+            raise QrsTypeError(f"input is {quote(self.input)}, expected Dynamic, Static or None")
         if self.input is not None and not isinstance(self.weight, QTensor):
             raise QrsValueError(
                 "input is given for a float32 weight; quantize the weight first or leave input=None"
@@ -130,10 +130,10 @@ def input_from_dict(data: object) -> Dynamic | Static | None:
     if data is None:
         return None
     if not isinstance(data, Mapping) or data.get("kind") not in ("static", "dynamic"):
-        raise FormatError(f"input is {data!r}, expected null or an object of kind 'static' or 'dynamic'")
+        raise FormatError(f"input is {quote(data)}, expected null or an object of kind 'static' or 'dynamic'")
     fields = set(data) - {"kind", "scheme"}
     if fields not in ((set(), {"scale", "zero_point"}) if data["kind"] == "static" else (set(),)):
-        raise FormatError(f"input of kind {data['kind']!r} has unexpected fields {sorted(fields)}")
+        raise FormatError(f"input of kind {data['kind']!r} has unexpected fields {quote(sorted(fields))}")
     scheme = Scheme.from_dict(data.get("scheme", {}))
     if data["kind"] == "dynamic":
         return Dynamic(scheme)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from ..arrays import as_float32, integer
-from ..errors import FormatError, NotCalibratedError, QrsTypeError, QrsValueError
+from ..errors import FormatError, NotCalibratedError, QrsTypeError, QrsValueError, quote
 from ..registry import Registered
 from ..scheme import QParams, Scheme, per_channel, per_tensor
 
@@ -202,20 +202,22 @@ class Observer(Registered, kind="observer"):
             If a field or array is missing or cannot be; the message names it.
         """
         if not isinstance(data, Mapping):
-            raise FormatError(f"observer is {data!r}, expected a mapping")
+            raise FormatError(f"observer is {quote(data)}, expected a mapping")
         for field, kind in (("id", str), ("settings", Mapping), ("batches", int), ("count", int)):
             if not isinstance(data.get(field), kind) or isinstance(data.get(field), bool):
-                raise FormatError(f"observer has {field} {data.get(field)!r}, expected a {kind.__name__}")
+                raise FormatError(
+                    f"observer has {field} {quote(data.get(field))}, expected a {kind.__name__}"
+                )
         try:
             observer = Observer.by_id(data["id"])(**data["settings"])
         except (TypeError, ValueError) as error:
-            raise FormatError(f"observer {data['id']!r}: {error}") from error
+            raise FormatError(f"observer {quote(data['id'])}: {error}") from error
         batches, count = data["batches"], data["count"]
         if not 0 <= batches <= count or bool(batches) != bool(count):
             raise FormatError(f"observer has {batches} batches of {count} elements, which cannot be")
         wanted = set(observer.arrays) if batches else set()
         if set(arrays) != wanted:
-            raise FormatError(f"observer has arrays {sorted(arrays)}, expected {sorted(wanted)}")
+            raise FormatError(f"observer has arrays {quote(sorted(arrays))}, expected {sorted(wanted)}")
         if batches:
             observer._restore({name: np.asarray(arrays[name]) for name in observer.arrays})
             observer._check_restored()
@@ -236,7 +238,9 @@ class Observer(Registered, kind="observer"):
             ends.ndim == 1 and ends.dtype.kind == "f" and np.isfinite(ends).all() for ends in (lo, hi)
         )
         if not sound or lo.shape != hi.shape or not lo.size or (lo > hi).any():
-            raise FormatError(f"observer {self.id!r} has ranges lo {lo!r} and hi {hi!r}, which cannot be")
+            raise FormatError(
+                f"observer {self.id!r} has ranges lo {quote(lo)} and hi {quote(hi)}, which cannot be"
+            )
         if self.axis is None and lo.size != 1:
             raise FormatError(f"observer {self.id!r} has {lo.size} ranges, expected 1 without an axis")
 
