@@ -30,7 +30,7 @@ PYTHON_FLOORS = [
     {"_core"},
     {"errors"},
     {"registry", "arrays", "progress", "container"},
-    {"granularity"},
+    {"granularity", "machine"},
     {"scheme"},
     {"qtensor"},
     {"ops", "metrics"},

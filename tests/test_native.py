@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import qrs
+from machine import THREADS, machine
 from qrs import _core
 
 CELL = (np.ones(1, np.float32), np.zeros(1, np.int32))
@@ -112,6 +113,44 @@ def test_threads_share_an_input():
     for thread in threads:
         thread.join()
     assert all((out == np.rint(x).astype(np.int8).view(np.uint8)).all() for out in outs)
+
+
+# ---- the machine
+
+
+@pytest.mark.parametrize("threads", [1.5, None, True, np.True_, "2", [2], np.float64(2)])
+def test_a_number_of_threads_that_is_no_integer_is_named(threads):
+    with pytest.raises(qrs.QrsTypeError, match=r"^threads is .*, expected an integer$"):
+        qrs.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("threads", [0, -1, -(2**70), np.int8(-3)])
+def test_a_number_of_threads_is_at_least_one(threads):
+    with pytest.raises(qrs.QrsValueError, match=rf"^threads is {int(threads)}, expected at least 1$"):
+        qrs.set_num_threads(threads)
+
+
+def test_a_number_of_threads_is_clamped():
+    with machine(threads=THREADS[0]):
+        for threads in (np.uint8(2), np.array(2)):
+            qrs.set_num_threads(threads)
+            assert qrs.get_num_threads() == 2
+        for threads in (257, 2**63, 2**70):
+            qrs.set_num_threads(threads)
+            assert qrs.get_num_threads() == 256
+
+
+@pytest.mark.parametrize("name", [None, 3, b"portable", ["portable"]])
+def test_an_instruction_set_is_named_by_a_string(name):
+    with pytest.raises(qrs.QrsTypeError, match=r"^name is .*, expected a str; qrs.available_isas\(\) lists"):
+        qrs.set_isa(name)
+
+
+def test_an_instruction_set_that_is_none_is_refused_with_the_list():
+    before = qrs.isa()
+    with pytest.raises(qrs.QrsValueError, match=r'"avx1024".*portable'):
+        qrs.set_isa("avx1024")
+    assert qrs.isa() == before
 
 
 @pytest.mark.parametrize("format", ["int8", "uint8"])

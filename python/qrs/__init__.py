@@ -10,19 +10,11 @@ True
 """
 
 from . import nn, observers, testing
-from ._core import (
-    InternalError,
-    __version__,
-    available_isas,
-    get_num_threads,
-    isa,
-    kernels,
-    set_isa,
-    set_num_threads,
-)
+from ._core import InternalError, __version__
 from .calibration import Statistics, calibrate, load_stats
 from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError
 from .io import load
+from .machine import available_isas, get_num_threads, isa, kernels, set_isa, set_num_threads
 from .metrics import Comparison, compare
 from .model import Model, Node
 from .ops import Dynamic, Static, fake_quantize, linear, matmul_integer, quantize

@@ -57,6 +57,15 @@ impl<T: Number, const N: usize> Line<T, N> {
     }
 }
 
+/// The elements of lines that lie side by side.
+#[inline(always)]
+pub(crate) fn elements<T: Number, const N: usize>(lines: &mut [Line<T, N>]) -> &mut [T] {
+    const { assert!(N * size_of::<T>() == 64) };
+    // SAFETY: a line is exactly N elements without padding (checked above, `repr(C, align(64))`), so the lines of a
+    // slice are `len · N` initialised elements side by side, borrowed mutably through `lines` alone.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * N) }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod vector {
     use super::Line;

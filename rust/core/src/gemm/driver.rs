@@ -4,10 +4,11 @@
 //! ```text
 //! for each task (a block of rows × a band of panels)      one thread
 //!   prepare the rows                                      fits the second cache
-//!   for each set of panels                                widened once for all rows of the block
+//!   for each strip of panels                              widened once for all rows of the block
 //!     for each tile of mr rows
-//!       for each group: kernel, correct, fold             accumulators in registers, sums in the first cache
-//!       finish
+//!       for each set of panels that the kernel takes
+//!         for each group: kernel, correct, fold           accumulators in registers, sums in the first cache
+//!       finish, put
 //! ```
 //!
 //! There is no blocking along k: the sums of a tile stay in registers over a whole group.
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::isa::{Isa, Op};
 use crate::mem::{Line, LineF32, Rectangle, zeroed};
 use crate::parallel;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,6 +31,10 @@ const BLOCK_BYTES: usize = 192 * 1024;
 
 /// Tasks for each thread where there is enough work: a thread that is interrupted hands the rest to the others.
 const TASKS_PER_THREAD: usize = 4;
+
+/// Panels of a strip, at least. A tile is finished and written this wide: 256 bytes of a row of float32 at once are
+/// few page and cache line crossings, and an activation that loops over hundreds of elements hides its latency.
+const STRIP: usize = 4;
 
 /// A product with everything but its kernel.
 pub(crate) struct Product<'a, O> {
@@ -76,9 +82,10 @@ where
     let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
     let tasks = if work < 1_000_000 { parallel::threads()? } else { TASKS_PER_THREAD * parallel::threads()? };
     let blocks = m.div_ceil(block);
-    let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(kernel.panels));
+    let strip = STRIP.max(kernel.panels);
+    let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(strip));
     let rows = even_cuts(m, blocks, kernel.mr);
-    let columns = even_cuts(n, bands, kernel.panels * WIDTH);
+    let columns = even_cuts(n, bands, strip * WIDTH);
     // The flat index of the first element that could not be quantized.
     let refused = AtomicUsize::new(usize::MAX);
     let failure = Mutex::new(None);
@@ -141,13 +148,13 @@ where
         let stored = panels.lines();
         let lines = stored * panels.groups.unit / F::B::K;
         let borrowed = F::B::borrow(&panels.codes);
-        let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { kernel.panels * lines })?;
-        let mut scratch =
-            Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * kernel.panels)? };
+        let strip = STRIP.max(kernel.panels);
+        let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { strip * lines })?;
+        let mut scratch = Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * strip)? };
         let (first, last) =
             (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
-        for panel in (first..last).step_by(kernel.panels) {
-            let count = kernel.panels.min(last - panel);
+        for panel in (first..last).step_by(strip) {
+            let count = strip.min(last - panel);
             let b = match borrowed {
                 Some(codes) => &codes[panel * lines..(panel + count) * lines],
                 None => {
@@ -176,57 +183,91 @@ where
     F::C: Accumulator,
     O: Output<F::C>,
 {
-    /// All row tiles of a set of panels.
+    /// All row tiles of a strip.
     #[inline(always)]
     fn strip(
         &mut self,
         rows: &Rows<'_, F::A, F::C>,
         b: &[F::B],
-        set: std::ops::Range<usize>,
+        strip: Range<usize>,
         scratch: &mut Scratch<F::C, O::Sum>,
     ) {
         let (kernel, panels) = (self.kernel, self.product.panels);
-        let groups = panels.groups;
-        let count = groups.count();
-        let panel_stride = b.len() / set.len();
-        let columns = set.start * WIDTH..(set.end * WIDTH).min(panels.n);
+        let lines = b.len() / strip.len();
+        let columns = strip.start * WIDTH..(strip.end * WIDTH).min(panels.n);
         for start in (0..self.rectangle.rows.len()).step_by(kernel.mr) {
-            let height = kernel.mr.min(self.rectangle.rows.len() - start);
-            let acc = &mut scratch.acc[..height * set.len()];
-            let sums = &mut scratch.sums[..height * set.len()];
+            let tile = start..self.rectangle.rows.len().min(start + kernel.mr);
+            let sums = &mut scratch.sums[..tile.len() * strip.len()];
             sums.fill(Line::zero());
-            for group in 0..count {
-                let k = groups.padded(group);
-                acc.fill(Line::zero());
-                let tile = Tile {
-                    a: &rows.words[start * rows.stride + k.start / F::A::K..],
-                    stride: rows.stride,
-                    rows: height,
-                    b: &b[k.start / F::B::K..],
-                    panel_stride,
-                    panels: set.len(),
-                    lines: k.len() / F::B::K,
-                };
-                // SAFETY: kernels only ask for the features of their instruction set, and `Family::select`
-                // hands out none that this CPU lacks.
-                unsafe { (kernel.tile)(tile, acc) };
-                for (i, (acc, sums)) in acc.iter().zip(sums.iter_mut()).enumerate() {
-                    let (row, panel) = (start + i / set.len(), set.start + i % set.len());
-                    let at = panel * count + group;
-                    let zero = (panels.has_zeros || !F::C::EXACT).then_some(&panels.zero[at]);
-                    let columns = Columns { scale: &panels.scale[at], zero, sum: &panels.sum[at] };
-                    let row_sum = rows.sums.get(row * count + group).copied().unwrap_or_default();
-                    let products = F::C::correct(acc, columns, row_sum, rows.zero[row]);
-                    self.product.output.fold(&products, columns, sums);
-                }
+            for first in (0..strip.len()).step_by(kernel.panels) {
+                let set = first..strip.len().min(first + kernel.panels);
+                let b = &b[set.start * lines..set.end * lines];
+                let part = Part { rows: tile.clone(), strip: strip.clone(), set };
+                self.add_products(rows, b, &part, &mut scratch.acc, sums);
             }
-            for (i, sums) in sums.chunks_exact_mut(set.len()).enumerate() {
-                let row = start + i;
+            self.product.output.finish(&rows.scale[tile.clone()], columns.clone(), sums);
+            for (row, sums) in tile.zip(sums.chunks_exact(strip.len())) {
                 let out = self.rectangle.row(self.rectangle.rows.start + row, columns.clone());
-                self.product.output.finish(rows.scale[row], columns.start, sums, out);
+                self.product.output.put(sums, out);
             }
         }
     }
+
+    /// Adds the products of a part to the sums of its tile, `[row][panel]`, group by group.
+    #[inline(always)]
+    fn add_products(
+        &self,
+        rows: &Rows<'_, F::A, F::C>,
+        b: &[F::B],
+        part: &Part,
+        acc: &mut [Line<F::C, 16>],
+        sums: &mut [Line<O::Sum, 16>],
+    ) {
+        let panels = self.product.panels;
+        let groups = panels.groups;
+        let count = groups.count();
+        let (start, width) = (part.rows.start, part.set.len());
+        let acc = &mut acc[..part.rows.len() * width];
+        let row_zeros = &rows.zero[part.rows.clone()];
+        for group in 0..count {
+            let k = groups.padded(group);
+            acc.fill(Line::zero());
+            let tile = Tile {
+                a: &rows.words[start * rows.stride + k.start / F::A::K..],
+                stride: rows.stride,
+                rows: part.rows.len(),
+                b: &b[k.start / F::B::K..],
+                panel_stride: b.len() / width,
+                panels: width,
+                lines: k.len() / F::B::K,
+            };
+            // SAFETY: kernels only ask for the features of their instruction set, and `Family::select` hands out
+            // none that this CPU lacks.
+            unsafe { (self.kernel.tile)(tile, acc) };
+            for panel in 0..width {
+                let in_strip = part.set.start + panel;
+                let at = (part.strip.start + in_strip) * count + group;
+                let zero = (panels.has_zeros || !F::C::EXACT).then_some(&panels.zero[at]);
+                let (scale, columns) = (&panels.scale[at], Columns { zero, sum: &panels.sum[at] });
+                for (row, row_zero) in row_zeros.iter().enumerate() {
+                    let row_sum = rows.sums.get((start + row) * count + group).copied().unwrap_or_default();
+                    let products = F::C::correct(&acc[row * width + panel], &columns, row_sum, *row_zero);
+                    let sums = &mut sums[row * part.strip.len() + in_strip];
+                    self.product.output.fold(products, scale, sums);
+                }
+            }
+        }
+    }
+}
+
+/// What one kernel call covers.
+struct Part {
+    /// Rows of the tile, counted in the block.
+    rows: Range<usize>,
+    /// Panels of the strip, counted in the weight.
+    strip: Range<usize>,
+    /// Panels of the call, counted in the strip.
+    set: Range<usize>,
 }
 
 /// Plain float32 products for operations that bring their own panels, as attention does.

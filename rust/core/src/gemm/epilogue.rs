@@ -11,13 +11,13 @@
 //! rounded by itself, so that any instruction set and any number of threads give the same bits.
 
 use crate::activation::Activation;
-use crate::mem::{Line, LineF32, LineI32};
+use crate::mem::{Line, LineF32, LineI32, elements};
 use crate::quantize::{Affine, encode};
+use std::ops::Range;
 
-/// What is known of a panel in a group.
+/// What the correction knows of a panel in a group.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    pub(crate) scale: &'a LineF32,
     /// None where all zero points of the weight are 0.
     pub(crate) zero: Option<&'a LineI32>,
     pub(crate) sum: &'a LineI32,
@@ -28,28 +28,32 @@ pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
     /// Whether taking 0 times anything away changes nothing; 0 · ∞ is NaN.
     const EXACT: bool;
     /// `acc − zero · row_sum − row_zero · column_sum`.
-    fn correct(acc: &Line<Self, 16>, columns: Columns<'_>, row_sum: Self, row_zero: i32) -> Line<Self, 16>;
+    fn correct(acc: &Line<Self, 16>, columns: &Columns<'_>, row_sum: Self, row_zero: i32) -> [Self; 16];
     /// The product as float32.
     fn to_f32(self) -> f32;
 }
+
+// Lines are copied before they are computed with: through references the compiler must assume that one line may
+// lie over another, and goes element by element.
 
 impl Accumulator for i32 {
     const EXACT: bool = true;
 
     #[inline(always)]
-    fn correct(acc: &LineI32, columns: Columns<'_>, row_sum: i32, row_zero: i32) -> LineI32 {
-        let mut out = *acc;
+    fn correct(acc: &LineI32, columns: &Columns<'_>, row_sum: i32, row_zero: i32) -> [i32; 16] {
+        let (mut t, sum) = (acc.0, columns.sum.0);
         if let Some(zero) = columns.zero {
-            for (t, zero) in out.0.iter_mut().zip(&zero.0) {
-                *t = t.wrapping_sub(zero.wrapping_mul(row_sum));
+            let zero = zero.0;
+            for i in 0..16 {
+                t[i] = t[i].wrapping_sub(zero[i].wrapping_mul(row_sum));
             }
         }
         if row_zero != 0 {
-            for (t, sum) in out.0.iter_mut().zip(&columns.sum.0) {
-                *t = t.wrapping_sub(row_zero.wrapping_mul(*sum));
+            for i in 0..16 {
+                t[i] = t[i].wrapping_sub(row_zero.wrapping_mul(sum[i]));
             }
         }
-        out
+        t
     }
 
     #[inline(always)]
@@ -62,14 +66,15 @@ impl Accumulator for f32 {
     const EXACT: bool = false;
 
     #[inline(always)]
-    fn correct(acc: &LineF32, columns: Columns<'_>, row_sum: f32, _: i32) -> LineF32 {
-        let mut out = *acc;
+    fn correct(acc: &LineF32, columns: &Columns<'_>, row_sum: f32, _: i32) -> [f32; 16] {
+        let mut t = acc.0;
         if let Some(zero) = columns.zero {
-            for (t, zero) in out.0.iter_mut().zip(&zero.0) {
-                *t -= *zero as f32 * row_sum;
+            let zero = zero.0;
+            for i in 0..16 {
+                t[i] -= zero[i] as f32 * row_sum;
             }
         }
-        out
+        t
     }
 
     #[inline(always)]
@@ -85,15 +90,11 @@ pub(crate) trait Output<C>: Sync {
     /// An element of the result.
     type Element: Copy + Send;
     /// Adds the products of one group.
-    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut Line<Self::Sum, 16>);
-    /// Turns the sums of a row into `out`, which begins at column `column`. Sums may be used as scratch.
-    fn finish(
-        &self,
-        row_scale: f32,
-        column: usize,
-        sums: &mut [Line<Self::Sum, 16>],
-        out: &mut [Self::Element],
-    );
+    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut Line<Self::Sum, 16>);
+    /// Brings the sums of a tile, `[row][panel]`, to their final values, with one of `row_scales` for each row.
+    fn finish(&self, row_scales: &[f32], columns: Range<usize>, sums: &mut [Line<Self::Sum, 16>]);
+    /// Writes one row of the finished tile.
+    fn put(&self, sums: &[Line<Self::Sum, 16>], out: &mut [Self::Element]);
 }
 
 /// The integer sums themselves. There is one group.
@@ -104,14 +105,15 @@ impl Output<i32> for Exact {
     type Element = i32;
 
     #[inline(always)]
-    fn fold(&self, products: &LineI32, _: Columns<'_>, sums: &mut LineI32) {
-        for (sum, product) in sums.0.iter_mut().zip(&products.0) {
-            *sum = sum.wrapping_add(*product);
-        }
+    fn fold(&self, products: [i32; 16], _: &LineF32, sums: &mut LineI32) {
+        sums.0 = products;
     }
 
     #[inline(always)]
-    fn finish(&self, _: f32, _: usize, sums: &mut [LineI32], out: &mut [i32]) {
+    fn finish(&self, _: &[f32], _: Range<usize>, _: &mut [LineI32]) {}
+
+    #[inline(always)]
+    fn put(&self, sums: &[LineI32], out: &mut [i32]) {
         copy_lines(sums, out);
     }
 }
@@ -124,29 +126,18 @@ pub(crate) struct Float<'a> {
 }
 
 impl Float<'_> {
+    /// The bias of the sixteen columns from `column` on, padded with zeros.
     #[inline(always)]
-    fn finish_lines(&self, row_scale: f32, column: usize, sums: &mut [LineF32], n: usize) {
-        for (p, line) in sums.iter_mut().enumerate() {
-            // Loops, not closures: what an iterator method calls may be compiled without the features of the row.
-            for y in &mut line.0 {
-                *y *= row_scale;
+    fn bias_line(bias: &[f32], column: usize) -> [f32; 16] {
+        let bias = &bias[column..];
+        match bias.first_chunk::<16>() {
+            Some(line) => *line,
+            None => {
+                let mut line = [0.0; 16];
+                line[..bias.len()].copy_from_slice(bias);
+                line
             }
-            if let Some(bias) = self.bias {
-                let bias = &bias[column + p * 16..column + n.min(p * 16 + 16)];
-                match bias.first_chunk::<16>() {
-                    Some(bias) => add(bias, &mut line.0),
-                    None => add(bias, &mut line.0),
-                }
-            }
-            self.activation.apply_slice(&mut line.0);
         }
-    }
-}
-
-#[inline(always)]
-fn add(bias: &[f32], y: &mut [f32; 16]) {
-    for (y, bias) in y.iter_mut().zip(bias) {
-        *y += bias;
     }
 }
 
@@ -167,15 +158,47 @@ impl<C: Accumulator> Output<C> for Float<'_> {
     type Element = f32;
 
     #[inline(always)]
-    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut LineF32) {
+    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut LineF32) {
+        let (mut y, scale) = (sums.0, scale.0);
         for i in 0..16 {
-            sums.0[i] += products.0[i].to_f32() * columns.scale.0[i];
+            y[i] += products[i].to_f32() * scale[i];
         }
+        sums.0 = y;
     }
 
     #[inline(always)]
-    fn finish(&self, row_scale: f32, column: usize, sums: &mut [LineF32], out: &mut [f32]) {
-        self.finish_lines(row_scale, column, sums, out.len());
+    fn finish(&self, row_scales: &[f32], columns: Range<usize>, sums: &mut [LineF32]) {
+        let panels = columns.len().div_ceil(16);
+        for panel in 0..panels {
+            let rows = sums[panel..].iter_mut().step_by(panels).zip(row_scales);
+            match self.bias {
+                Some(bias) => {
+                    let bias = Self::bias_line(bias, columns.start + panel * 16);
+                    for (line, row_scale) in rows {
+                        let mut y = line.0;
+                        for i in 0..16 {
+                            y[i] = y[i] * row_scale + bias[i];
+                        }
+                        line.0 = y;
+                    }
+                }
+                None => {
+                    for (line, row_scale) in rows {
+                        let mut y = line.0;
+                        for i in 0..16 {
+                            y[i] *= row_scale;
+                        }
+                        line.0 = y;
+                    }
+                }
+            }
+        }
+        // A whole tile at once: the longer the loop, the more of its latency is hidden.
+        self.activation.apply_slice(elements(sums));
+    }
+
+    #[inline(always)]
+    fn put(&self, sums: &[LineF32], out: &mut [f32]) {
         copy_lines(sums, out);
     }
 }
@@ -191,13 +214,17 @@ impl<C: Accumulator> Output<C> for Requantized<'_> {
     type Element = u8;
 
     #[inline(always)]
-    fn fold(&self, products: &Line<C, 16>, columns: Columns<'_>, sums: &mut LineF32) {
-        self.float.fold(products, columns, sums);
+    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut LineF32) {
+        self.float.fold(products, scale, sums);
     }
 
     #[inline(always)]
-    fn finish(&self, row_scale: f32, column: usize, sums: &mut [LineF32], out: &mut [u8]) {
-        self.float.finish_lines(row_scale, column, sums, out.len());
+    fn finish(&self, row_scales: &[f32], columns: Range<usize>, sums: &mut [LineF32]) {
+        <Float<'_> as Output<C>>::finish(&self.float, row_scales, columns, sums);
+    }
+
+    #[inline(always)]
+    fn put(&self, sums: &[LineF32], out: &mut [u8]) {
         for (line, out) in sums.iter().zip(out.chunks_mut(16)) {
             let mut codes = [0i16; 16];
             encode(&line.0, self.affine, &mut codes);
