@@ -397,6 +397,20 @@ def test_sizes_of_zero_and_numbers_beyond_float64_have_an_answer():
         qrs.nn.LayerNorm(np.ones(2, np.float32), eps=10**400)
 
 
+def test_attention_of_no_width_is_the_bias_of_its_output():
+    none = qrs.nn.Linear(np.zeros((0, 4), np.float32))
+    output = qrs.nn.Linear(np.zeros((3, 0), np.float32), np.float32([1, 2, 3]))
+    layer = qrs.nn.MultiHeadAttention(none, none, none, output, heads=2)
+    assert layer(values((2, 5, 4)), np.zeros((2, 5), np.float32)).tolist() == [[[1, 2, 3]] * 5] * 2
+    assert layer(values((0, 5, 4))).shape == (0, 5, 3)
+
+
+@pytest.mark.parametrize("eps", [1e300, 3.5e38, np.inf])
+def test_an_eps_that_float32_does_not_hold_is_refused_where_the_layer_is_made(eps):
+    with pytest.raises(qrs.QrsValueError, match=r"^eps is .*, expected 0 to 3\.4028234"):
+        qrs.nn.LayerNorm(np.ones(2, np.float32), eps=eps)
+
+
 def test_a_node_gives_its_layer_the_inputs_that_it_takes():
     with pytest.raises(TypeError, match=r"^node 'a': Normalize got 2 inputs, expected \(x\)$"):
         qrs.Node("a", qrs.nn.Normalize(), ["x", "x"])

@@ -21,6 +21,7 @@ from .errors import QrsTypeError, QrsValueError, quote
 __all__ = ["as_float32", "as_int8", "deliver", "flag", "integer", "lengths", "number", "read_only", "target"]
 
 AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+LARGEST = float(np.finfo(np.float32).max)
 FLOATS = "float32, float64, float16 or bfloat16"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, as_int8, deliver, flag, integer, room, target
+from .arrays import LARGEST, as_float32, as_int8, deliver, flag, integer, room, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
 from .qtensor import QTensor, packed_bytes
 from .registry import unknown
@@ -22,7 +22,6 @@ from .scheme import QParams, Scheme, per_tensor, per_token
 __all__ = ["Dynamic", "RangeSource", "Static", "fake_quantize", "linear", "matmul_integer", "quantize"]
 
 ACTIVATIONS = tuple(_core.activations())
-LARGEST = np.finfo(np.float32).max
 
 
 @runtime_checkable

@@ -104,19 +104,17 @@ class MultiHeadAttention(Layer, id="multi_head_attention"):
         q = call("query", self.query, array)
         k = call("key", self.key, array)
         v = call("value", self.value, array)
-        n, columns = q.shape[-2:]
-        batch = (-1, n, columns) if q.size else (int(np.prod(q.shape[:-2])), n, columns)
-        if bias is not None:
-            bias = bias.reshape(batch[0], n)
         mixed = np.empty_like(q)
-        scale = (columns // self.heads) ** -0.5
-        _core.attention(
-            q.reshape(batch),
-            k.reshape(batch),
-            v.reshape(batch),
-            bias,
-            self.heads,
-            scale,
-            mixed.reshape(batch),
-        )
+        if mixed.size:
+            n, columns = q.shape[-2:]
+            batch = (-1, n, columns)
+            _core.attention(
+                q.reshape(batch),
+                k.reshape(batch),
+                v.reshape(batch),
+                None if bias is None else bias.reshape(-1, n),
+                self.heads,
+                (columns // self.heads) ** -0.5,
+                mixed.reshape(batch),
+            )
         return call("output", self.output, mixed)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _core
-from ..arrays import as_float32, number
+from ..arrays import LARGEST, as_float32, number
 from ..errors import QrsValueError
 from .base import F32, Layer, frozen, vector, width
 
@@ -26,6 +26,14 @@ class LayerNorm(Layer, id="layer_norm"):
     weight : ndarray of float32, shape (width,)
     bias : ndarray of float32, shape (width,), optional
     eps : float, default 1e-5
+        From 0; added in float32.
+
+    Raises
+    ------
+    QrsTypeError
+        When an array is not of a float dtype, or ``eps`` no number.
+    QrsValueError
+        When the lengths differ, or ``eps`` is negative or too large for float32.
 
     Examples
     --------
@@ -43,8 +51,8 @@ class LayerNorm(Layer, id="layer_norm"):
         object.__setattr__(self, "weight", frozen(self.weight, "weight", 1))
         object.__setattr__(self, "bias", vector(self.bias, "bias", len(self.weight)))
         object.__setattr__(self, "eps", number(self.eps, "eps"))
-        if not 0.0 <= self.eps < np.inf:
-            raise QrsValueError(f"eps is {self.eps}, expected a finite number >= 0")
+        if not 0.0 <= self.eps <= LARGEST:
+            raise QrsValueError(f"eps is {self.eps}, expected 0 to {LARGEST}, the largest float32")
 
     def forward(self, x: ArrayLike, residual: ArrayLike | None = None) -> F32:
         """Normalise ``x``, or ``x + residual``.
