@@ -436,6 +436,67 @@ def test_a_type_error_of_a_layer_itself_passes_through():
     assert not isinstance(caught.value, qrs.QrsError)
 
 
+# ---- what numpy.seterr has set
+
+
+EXTREMES = np.float32([[1e-45, 3e38, -3e38, 1e-40], [1, -1e-38, 0, 4], [np.inf, -np.inf, np.nan, 1]])
+FINITE = EXTREMES[:2]
+HUGE = qrs.nn.Linear(np.full((4, 4), 3e38, np.float32), np.ones(4, np.float32))
+TINY = qrs.nn.Linear(np.full((4, 4), 1e-30, np.float32))
+SUBNORMAL = np.array([5e-324, 1e-300, 1e-46, -1e-42, 1.0])
+
+
+def averaged():
+    """The parameters of observers whose ranges fade into nothing."""
+    one, other = (qrs.observers.MovingAverage(momentum=1e-300) for _ in range(2))
+    for observer in (one, other):
+        for x in (FINITE, FINITE * np.float32(0), np.float32([1e-45])):
+            observer.update(x)
+    one.merge(other)
+    return one.qparams("uint8").scale
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: qrs.quantize(SUBNORMAL, "int8").dequantize(),
+        lambda: qrs.quantize([5e-324, 1.0], "int8").dequantize(),
+        lambda: qrs.quantize(FINITE, Scheme("int4", fit="mse", scale_dtype="float16")).dequantize(),
+        lambda: qrs.quantize(EXTREMES, Scheme("uint8", per_token), check_finite=False).dequantize(),
+        lambda: Scheme("uint8").qparams(-1e-46, 5e-324).scale,
+        lambda: Scheme("int8", scale_dtype="float16").check_qparams(qrs.QParams(2.0**-14), ()),
+        lambda: qrs.linear(FINITE, qrs.quantize(np.eye(4), "int8"), bias=SUBNORMAL[:4]),
+        lambda: HUGE(EXTREMES),
+        lambda: TINY(EXTREMES),
+        lambda: qrs.nn.MultiHeadAttention(HUGE, TINY, HUGE, HUGE, heads=2)(EXTREMES),
+        lambda: qrs.nn.Add()(EXTREMES, EXTREMES[::-1]),
+        lambda: qrs.nn.Positions(HUGE.weight)(EXTREMES),
+        lambda: qrs.nn.LayerNorm(SUBNORMAL[:4])(EXTREMES),
+        lambda: qrs.nn.Activation("gelu")(EXTREMES),
+        lambda: qrs.nn.MeanPool()(EXTREMES),
+        lambda: qrs.nn.MeanPool()(FINITE, [0.0, -1e9]),
+        lambda: qrs.nn.MeanPool()(FINITE, [np.inf, 0.0]),
+        lambda: qrs.nn.MeanPool()(FINITE, [-3e38, 3e38]),
+        lambda: qrs.nn.Normalize()(EXTREMES),
+        lambda: qrs.nn.Normalize(eps=1e300)(EXTREMES),
+        averaged,
+    ],
+)
+def test_results_do_not_depend_on_what_the_caller_asks_numpy_to_report(call):
+    with np.errstate(all="ignore"):
+        expected = call()
+    for report in ("raise", "warn"):
+        with np.errstate(all=report):
+            np.testing.assert_array_equal(call(), expected)
+            assert set(np.geterr().values()) == {report}
+
+
+def test_a_scale_that_float16_does_not_hold_is_named_whatever_numpy_reports():
+    for scale in (2.0**-126, 1e-5, 1e38):
+        with np.errstate(all="raise"), pytest.raises(qrs.QrsValueError, match="float16 does not hold"):
+            Scheme("int8", scale_dtype="float16").check_qparams(qrs.QParams(scale), ())
+
+
 # ---- values that are long
 
 

@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 
 from .errors import QrsTypeError, QrsValueError, quote
 
-__all__ = ["as_float32", "as_int8", "deliver", "flag", "integer", "lengths", "number", "read_only", "target"]
+__all__ = [
+    "as_float32",
+    "as_int8",
+    "deliver",
+    "flag",
+    "integer",
+    "lengths",
+    "number",
+    "quiet",
+    "read_only",
+    "target",
+]
 
 AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 LARGEST = float(np.finfo(np.float32).max)
@@ -69,6 +80,14 @@ def lengths(value: object) -> tuple[int, ...]:
     if len(shape) > AXES or 4 * math.prod(n for n in shape if n) > sys.maxsize:
         raise QrsValueError(f"shape is {quote(shape)}, which no float32 array can have")
     return shape
+
+
+def quiet() -> np.errstate:
+    """Let NumPy compute in a ``with`` block as IEEE 754 says and report nothing, whatever the caller has set.
+
+    ``numpy.seterr`` is for the caller's own arithmetic; the native module does not know it either.
+    """
+    return np.errstate(all="ignore")
 
 
 def room(shape: tuple[int, ...], dtype: type[np.generic], name: str) -> None:
@@ -131,7 +150,7 @@ def as_float32(x: object, name: str) -> NDArray[np.float32]:
     weak = isinstance(x, list | tuple | int) and not isinstance(x, bool) and dtype.kind in "iu"
     if (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16" or weak:
         room(source.shape, np.float32, name)
-        with np.errstate(over="ignore"):
+        with quiet():
             data: NDArray[np.float32] = np.asarray(source, dtype=np.float32, order="C")
     else:
         raise QrsTypeError(f"{name} has dtype {dtype}, expected {FLOATS}")

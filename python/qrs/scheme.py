@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, lengths, plain, read_only
+from .arrays import as_float32, lengths, plain, quiet, read_only
 from .errors import QrsTypeError, QrsValueError, quote
 from .granularity import Granularity, Shape, per_block, per_channel, per_group, per_tensor, per_token
 from .registry import unknown
@@ -79,7 +79,7 @@ class _ScaleDtype:
     def holds(self, scale: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
         """Tell which float32 values the type represents exactly."""
         if name == "float16":
-            with np.errstate(over="ignore"):
+            with quiet():
                 return np.asarray(scale.astype(np.float16).astype(np.float32) == scale)
         if name == "bfloat16":
             # A bfloat16 is the upper half of a float32.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arrays import as_float32
+from ..arrays import as_float32, quiet
 from ..errors import QrsValueError
 from .base import F32, Layer
 
@@ -30,7 +30,8 @@ class Add(Layer, id="add"):
         left, right = as_float32(a, "a"), as_float32(b, "b")
         if left.shape != right.shape:
             raise QrsValueError(f"b has shape {right.shape}, expected {left.shape} like a")
-        return np.asarray(left + right)
+        with quiet():
+            return np.asarray(left + right)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,16 +68,22 @@ class MeanPool(Layer, id="mean_pool"):
         array = as_float32(x, "x")
         if array.ndim < 2 or array.shape[-2] == 0:
             raise QrsValueError(f"x has shape {array.shape}, expected (..., n, width) with n >= 1")
-        if mask is None:
-            mean: F32 = array.mean(axis=-2)
-            return mean
-        bias = as_float32(mask, "mask")
-        if bias.shape != array.shape[:-1]:
+        bias = None if mask is None else as_float32(mask, "mask")
+        if bias is not None and bias.shape != array.shape[:-1]:
             raise QrsValueError(f"mask has shape {bias.shape}, expected {array.shape[:-1]}")
-        # Relative to the largest entry the weights cannot all vanish, whatever constant the mask carries.
-        peak = bias.max(axis=-1, keepdims=True)
-        share = np.exp(bias - np.where(peak == -np.inf, np.float32(0), peak))
-        total = share.sum(axis=-1, keepdims=True)
-        share /= np.where(total == 0, np.float32(1), total)
-        pooled: F32 = np.matmul(share[..., None, :], array)[..., 0, :]
+        with quiet():
+            if bias is None:
+                pooled: F32 = array.mean(axis=-2)
+            else:
+                pooled = np.matmul(_shares(bias)[..., None, :], array)[..., 0, :]
         return pooled
+
+
+def _shares(bias: F32) -> F32:
+    """Give each position its part of the mean; where every entry is -inf, none."""
+    # Relative to the largest entry the weights cannot all vanish, whatever constant the mask carries.
+    peak = bias.max(axis=-1, keepdims=True)
+    share: F32 = np.exp(bias - np.where(peak == -np.inf, np.float32(0), peak))
+    total = share.sum(axis=-1, keepdims=True)
+    share /= np.where(total == 0, np.float32(1), total)
+    return share

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import as_float32
+from ..arrays import as_float32, quiet
 from ..errors import QrsTypeError, QrsValueError
 from ..qtensor import QTensor
 from .base import F32, Layer, Weight, weight, width
@@ -120,7 +120,8 @@ class Positions(Layer, id="positions"):
             raise QrsValueError(
                 f"x has shape {array.shape}, expected (..., n, {columns}) with n <= {longest}"
             )
-        return array + _rows(self.weight, np.arange(array.shape[-2]))
+        with quiet():
+            return array + _rows(self.weight, np.arange(array.shape[-2]))
 
 
 def _rows(table: Weight, index: NDArray[np.int64]) -> F32:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import ops
-from ..arrays import as_float32
+from ..arrays import as_float32, quiet
 from ..errors import FormatError, QrsTypeError, QrsValueError, quote
 from ..ops import Dynamic, Static
 from ..qtensor import QTensor
@@ -97,9 +97,10 @@ class Linear(Layer, id="linear"):
         n, k = self.weight.shape
         width(array, k, f"a weight of shape {(n, k)}")
         rows = array.reshape(math.prod(array.shape[:-1]), k)
-        y: F32 = np.matmul(rows, self.weight.T)
-        if self.bias is not None:
-            y += self.bias
+        with quiet():
+            y: F32 = np.matmul(rows, self.weight.T)
+            if self.bias is not None:
+                y += self.bias
         return activate(y, self.activation).reshape(*array.shape[:-1], n)
 
     def attributes(self) -> dict[str, Any]:

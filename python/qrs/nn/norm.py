@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _core
-from ..arrays import LARGEST, as_float32, number
+from ..arrays import LARGEST, as_float32, number, quiet
 from ..errors import QrsValueError
 from .base import F32, Layer, frozen, vector, width
 
@@ -109,6 +109,7 @@ class Normalize(Layer, id="normalize"):
         if not array.ndim:
             raise QrsValueError("x has shape (), expected (..., width)")
         # In float64 no square of a float32 overflows or vanishes.
-        length = np.sqrt(np.square(array, dtype=np.float64).sum(axis=-1, keepdims=True))
-        y: F32 = (array / np.maximum(length, self.eps)).astype(np.float32)
+        with quiet():
+            length = np.sqrt(np.square(array, dtype=np.float64).sum(axis=-1, keepdims=True))
+            y: F32 = (array / np.maximum(length, self.eps)).astype(np.float32)
         return y

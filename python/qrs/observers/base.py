@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from ..arrays import as_float32, integer
+from ..arrays import as_float32, integer, quiet
 from ..errors import FormatError, NotCalibratedError, QrsTypeError, QrsValueError, quote
 from ..registry import Registered
 from ..scheme import QParams, Scheme, per_channel, per_tensor
@@ -110,7 +110,8 @@ class Observer(Registered, kind="observer"):
             raise QrsValueError(
                 f"{batch} has {lo.size - 1} channels on axis {self.axis}, expected {seen} as before"
             )
-        self._update(data, lo, hi)
+        with quiet():
+            self._update(data, lo, hi)
         self.batches += 1
         self.count += data.size
 
@@ -138,7 +139,8 @@ class Observer(Registered, kind="observer"):
             mine, others = self._range()[0].size - 1, other._range()[0].size - 1
             if mine != others:
                 raise QrsValueError(f"{self!r} saw {mine} channels and cannot merge one that saw {others}")
-            self._merge(other)
+            with quiet():
+                self._merge(other)
         self.batches += other.batches
         self.count += other.count
 
@@ -170,7 +172,8 @@ class Observer(Registered, kind="observer"):
             )
         if not self.batches:
             raise NotCalibratedError(f"{self!r} has seen no data; call update first")
-        lo, hi = (np.asarray(ends, np.float32) for ends in self._range())
+        with quiet():
+            lo, hi = (np.asarray(ends, np.float32) for ends in self._range())
         return (lo[0].reshape(()), hi[0].reshape(())) if whole else (lo[1:].copy(), hi[1:].copy())
 
     def qparams(self, scheme: Scheme | str) -> QParams:
