@@ -212,11 +212,25 @@ def test_what_no_memory_holds_is_a_memory_error_at_once(call):
         call()
 
 
-def test_an_out_whose_elements_share_memory_is_refused():
-    out = np.lib.stride_tricks.as_strided(np.zeros(40, np.float32), (5, 40), (0, 4))
-    with pytest.raises(qrs.QrsValueError, match="out is a broadcast array"):
+@pytest.mark.parametrize("strides", [(0, 4), (4, 4), (4, 8), (156, 4), (160, 3), (160, 0), (-156, 4)])
+def test_an_out_whose_elements_share_memory_is_refused(strides):
+    out = np.lib.stride_tricks.as_strided(np.zeros(1000, np.float32)[500:], (5, 40), strides)
+    with pytest.raises(qrs.QrsValueError, match=r"^out has shape .* may share memory; give an array of its"):
         qrs.fake_quantize(values((5, 40)), "int8", out=out)
     assert not out.any()
+
+
+def test_an_out_that_is_a_slice_or_transpose_shares_nothing_with_itself():
+    x = values((5, 40))
+    expected = qrs.fake_quantize(x, "int8")
+    large = np.zeros((4, 12, 90), np.float32)
+    transposed = large.transpose(2, 0, 1)[::2, 0, :5].T[:, :40]
+    for out in (large[0, ::2, :80:2][:5], large[0, 9:4:-1, 85:5:-2], transposed):
+        assert np.array_equal(qrs.fake_quantize(x, "int8", out=out), expected)
+    one = np.lib.stride_tricks.as_strided(np.zeros(40, np.float32), (1, 40), (0, 4))
+    assert np.array_equal(qrs.fake_quantize(x[:1], "int8", out=one), qrs.fake_quantize(x[:1], "int8"))
+    none = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (5, 0), (0, 0))
+    assert qrs.fake_quantize(np.zeros((5, 0), np.float32), "int8", out=none).shape == (5, 0)
 
 
 @pytest.mark.parametrize("shape", [2, None, "2", (2.0,), (True,)])

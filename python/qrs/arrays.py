@@ -195,6 +195,18 @@ def shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return True
 
 
+def may_overlap_itself(array: NDArray[Any]) -> bool:
+    """Tell whether two elements may have a byte in common; every slice and transpose of an array says no."""
+    reach = array.itemsize
+    axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    for step, n in axes if array.size else ():
+        # What the finer axes span fits between two steps of this one.
+        if step < reach:
+            return True
+        reach += step * (n - 1)
+    return False
+
+
 def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **inputs: object) -> NDArray[Any]:
     """Check ``out=`` and give the array that the native call fills; `deliver` then hands the result back.
 
@@ -234,10 +246,11 @@ def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **input
         raise QrsValueError(f"out has shape {out.shape}, expected {shape}")
     if not out.flags.writeable:
         raise QrsValueError("out is read-only; give an array that may be written")
-    if out.size and any(
-        stride == 0 and length > 1 for stride, length in zip(out.strides, out.shape, strict=True)
-    ):
-        raise QrsValueError("out is a broadcast array, whose elements share memory; give one of its own")
+    if may_overlap_itself(out):
+        raise QrsValueError(
+            f"out has shape {out.shape} and strides {out.strides}, with which elements may share memory; "
+            f"give an array of its own"
+        )
     for name, value in inputs.items():
         if value is not None and shares_memory(out, np.asarray(value)):
             raise QrsValueError(f"out overlaps {name} in memory; give an array of its own")
