@@ -150,7 +150,8 @@ where
         let borrowed = F::B::borrow(&panels.codes);
         let strip = STRIP.max(kernel.panels);
         let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { strip * lines })?;
-        let mut scratch = Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * strip)? };
+        let mut scratch =
+            Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * strip)? };
         let (first, last) =
             (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
         for panel in (first..last).step_by(strip) {

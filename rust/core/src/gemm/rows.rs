@@ -172,7 +172,19 @@ impl Arrange for WordI16 {
 
     #[inline(always)]
     fn arrange(codes: &[i16], out: &mut [Self]) {
-        for ([k0, k1, k2, k3], [even, odd]) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        /// Words of a vector; in a whole one the compiler sees a shuffle.
+        const WORDS: usize = 8;
+        let (whole, tail) = codes.as_chunks::<{ 2 * WORDS }>();
+        let (out_whole, out_tail) = out.as_chunks_mut::<WORDS>();
+        for (codes, out) in whole.iter().zip(out_whole) {
+            let (codes, mut words) = (*codes, [[0; 2]; WORDS]);
+            for quad in 0..WORDS / 2 {
+                words[2 * quad] = [codes[4 * quad], codes[4 * quad + 2]];
+                words[2 * quad + 1] = [codes[4 * quad + 1], codes[4 * quad + 3]];
+            }
+            *out = words;
+        }
+        for ([k0, k1, k2, k3], [even, odd]) in tail.as_chunks().0.iter().zip(out_tail.as_chunks_mut().0) {
             *even = [*k0, *k2];
             *odd = [*k1, *k3];
         }
