@@ -100,6 +100,14 @@ def test_the_report_is_text_and_json():
     assert repr(report).startswith("Report(8 of 14 layers quantized")
 
 
+def test_a_weight_that_loses_nothing_is_null_in_json():
+    model = qrs.Model.chain({"eye": nn.Linear(np.eye(4, dtype=np.float32))})
+    _, report = qrs.quantize_model(model, qrs.Recipe([qrs.Rule("*", "uint1")]))
+    assert report.rows[0].sqnr_db == np.inf
+    text = json.dumps(report.to_dict(), allow_nan=False)
+    assert json.loads(text)["rows"][0]["sqnr_db"] is None
+
+
 def test_rules_decide_layer_by_layer():
     rules = [
         qrs.Rule("words", "int8"),

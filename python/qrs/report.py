@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ class Row:
     bytes_before, bytes_after : int
         Of all arrays of the layer, inner layers not included. Shared arrays count in each row that uses them.
     sqnr_db : float or None
-        Signal to quantization noise of the weight, ``10 log10(sum w² / sum (w - ŵ)²)``.
+        Signal to quantization noise of the weight, ``10 log10(sum w² / sum (w - ŵ)²)``; infinite when it lost
+        nothing.
     reason : str or None
         Why the layer, or its input, was left as it is.
     """
@@ -41,7 +43,8 @@ class Row:
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as JSON values; schemes as their ``repr``."""
+        """Return the row as JSON values; schemes as their ``repr``, an infinite ``sqnr_db`` as None."""
+        finite = self.sqnr_db is not None and math.isfinite(self.sqnr_db)
         return {
             "name": self.name,
             "kind": self.kind,
@@ -49,7 +52,7 @@ class Row:
             "input": _input(self.input),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
-            "sqnr_db": self.sqnr_db,
+            "sqnr_db": self.sqnr_db if finite else None,
             "reason": self.reason,
         }
 
