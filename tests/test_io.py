@@ -141,7 +141,7 @@ def test_every_dtype_and_shape_comes_back(path, dtype):
     given["strided"] = np.arange(12).reshape(3, 4).astype(dtype)[::2, ::-1]
     container.write(path, given, {"note": "ü \x00"})
     arrays, metadata = container.read(path)
-    assert metadata == {"note": "ü \x00"}
+    assert set(metadata) == {"note", "crc32", "header_crc32"} and metadata["note"] == "ü \x00"
     for name, expected in given.items():
         np.testing.assert_array_equal(arrays[name], expected)
         assert arrays[name].dtype == expected.dtype.newbyteorder("=")
@@ -232,6 +232,13 @@ def test_foreign_files_are_told_by_their_look(path, message):
 
 def entry(**change):
     return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **change}
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_looks_like_a_pickle_is_a_header(path, length):
+    header = json.dumps({"a": entry()}).encode().ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + header + bytes(8))
+    assert list(container.read(path)[0]) == ["a"]
 
 
 ENTRIES = {
@@ -345,6 +352,7 @@ def test_a_graph_that_cannot_be_is_a_format_error(path, message):
     with pytest.raises(qrs.FormatError) as caught:
         qrs.load(path)
     assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ") and str(caught.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -382,6 +390,96 @@ def test_a_wrong_header_checksum_is_refused(path):
     write(path, json.dumps(header).encode(), data, seal=False)
     with pytest.raises(qrs.FormatError, match="expected eight hexadecimal digits"):
         qrs.load(path)
+
+
+@pytest.mark.parametrize("lacking", [["crc32"], ["header_crc32"], ["crc32", "header_crc32"]])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_file_without_its_checksums_is_refused_by_name(path, lacking, verify):
+    recipe = RECIPES["w8a8-static"]
+    saved = [(mlp(), lambda: qrs.load(path, verify=verify))]
+    saved.append((qrs.calibrate(mlp(), [{"x": array(5, 4)}], recipe), lambda: qrs.load_stats(path)))
+    for thing, load in saved:
+        thing.save(path)
+        header, data = parts(path)
+        for name in lacking:
+            del header["__metadata__"][name]
+        write(path, header, data)
+        with pytest.raises(qrs.FormatError, match=rf"model.qrs: {lacking[0]} is missing, which qrs writes"):
+            load()
+
+
+def test_bytes_are_a_path_too(path):
+    name = os.fsencode(path)
+    mlp().save(name)
+    assert repr(qrs.load(name)) == repr(mlp())
+    stats = qrs.Statistics({})
+    stats.save(name)
+    assert qrs.load_stats(name) == stats
+    with pytest.raises(qrs.FormatError, match=f"^{path}: format is 'qrs-statistics'"):
+        qrs.load(name)
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["model.qrs"]])
+@pytest.mark.parametrize(
+    "call", [mlp().save, qrs.load, qrs.Statistics({}).save, qrs.load_stats], ids=lambda call: call.__name__
+)
+def test_what_is_no_path_is_named(call, wrong):
+    with pytest.raises(qrs.QrsTypeError, match=r"^path is .*, expected a str, bytes or os.PathLike$"):
+        call(wrong)
+    with pytest.raises(
+        qrs.QrsValueError, match=r"^path is 'a\\x00b', expected a name without null characters$"
+    ):
+        call("a\0b")
+
+
+def test_verify_is_true_or_false(path):
+    with pytest.raises(qrs.QrsTypeError, match="verify is 'no', expected True or False"):
+        qrs.load(path, verify="no")
+
+
+def test_a_failed_save_names_the_file_asked_for(path):
+    for wanted in (path.parent / "missing" / "model.qrs", path.parent / ("n" * 300), path.parent):
+        with pytest.raises(OSError, match=f"^\\[Errno [0-9]+\\] [A-Za-z ]+: '{wanted}'$") as caught:
+            mlp().save(wanted)
+        assert caught.value.filename == str(wanted)
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(path):
+    longest = path.with_name("ü" * 125 + ".qrs")
+    mlp().save(longest)
+    assert repr(qrs.load(longest)) == repr(mlp())
+
+
+def test_a_layer_that_no_file_can_hold_is_refused_when_saved(path):
+    class Unnamed(nn.Layer):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(qrs.QrsValueError, match=r"^layer 'a': Unnamed has no id .* the layer with id=$"):
+        qrs.Model.chain({"a": Unnamed()}).save(path)
+    for value in (float("nan"), {1, 2}):
+
+        class Odd(nn.Normalize):
+            def attributes(self, value=value):
+                return {"eps": value}
+
+        Odd.id = "normalize"
+        with pytest.raises(qrs.QrsValueError, match=r"^layer 'a' has attributes .* which JSON cannot hold"):
+            qrs.Model.chain({"a": Odd()}).save(path)
+    assert os.listdir(path.parent) == []
+
+
+def test_an_observer_that_no_file_can_name_is_refused_when_saved(path):
+    class Unnamed(qrs.observers.MinMax):
+        pass
+
+    recipe = qrs.Recipe([qrs.Rule("*", "int8", qrs.Static("uint8", observer=Unnamed()))])
+    stats = qrs.calibrate(mlp(), [{"x": array(5, 4)}], recipe)
+    model, _ = qrs.quantize_model(mlp(), recipe, stats)
+    for thing in (stats, model):
+        with pytest.raises(qrs.QrsValueError, match=r"Unnamed has no id .*; define the observer with id="):
+            thing.save(path)
+    model.with_recipe(None).save(path)
 
 
 def test_paths_that_are_no_files(path):

@@ -93,16 +93,30 @@ class Statistics:
     def save(self, path: container.Path) -> None:
         """Write the statistics to one file, a safetensors container; see :func:`qrs.load_stats`.
 
+        Parameters
+        ----------
+        path : str, bytes or os.PathLike
+
         Raises
         ------
+        QrsValueError
+            When an observer's class has no id.
         OSError
             When the file cannot be written; a former file stays as it was.
+
+        Examples
+        --------
+        >>> import os, tempfile, qrs
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     qrs.Statistics({}).save(os.path.join(folder, "stats"))
+        ...     os.listdir(folder)
+        ['stats']
         """
         arrays: dict[str, NDArray[Any]] = {}
         described = {}
         for name, observer in self.observers.items():
             data, state = observer.to_state()
-            described[name] = {**data, "arrays": list(state)}
+            described[name] = {**data, "id": observer.written_id(), "arrays": list(state)}
             arrays.update({f"{name}.{key}": array for key, array in state.items()})
         metadata = {"format": _FORMAT, "version": _VERSION, "observers": json.dumps(described)}
         container.write(path, arrays, metadata)
@@ -214,6 +228,7 @@ def load_stats(path: container.Path) -> Statistics:
     >>> qrs.load_stats(path)
     Statistics({})
     """
+    path = container.file_name(path)
     arrays, metadata = container.read(path)
     container.expect(path, metadata, _FORMAT, _VERSION, {"observers"})
     described = container.parse_json(metadata["observers"], f"{path}: observers")

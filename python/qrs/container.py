@@ -7,12 +7,14 @@ and holds a string map ``__metadata__``; the ``safetensors`` package reads such 
 
 Two things go beyond safetensors, both in ``__metadata__``: ``crc32`` holds a checksum for each array, and
 ``header_crc32`` one for the header itself (computed with its own eight digits set to zero). A reader that
-does not know them loses nothing. This module knows arrays and bytes; what a file means is said in
+does not know them loses nothing. `read` takes any safetensors file; `expect` then asks for what every file
+of qrs has, the checksums among it. This module knows arrays and bytes; what a file means is said in
 :mod:`qrs.io`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from .errors import FormatError, QrsTypeError, QrsValueError, quote
 
 Array = NDArray[Any]
-Path = str | os.PathLike[str]
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -62,6 +64,17 @@ class _Entry(NamedTuple):
     end: int
 
 
+def file_name(path: Path) -> str:
+    """Give a path as text, as messages show it."""
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise QrsTypeError(f"path is {quote(path)}, expected a str, bytes or os.PathLike") from None
+    if "\0" in name:
+        raise QrsValueError(f"path is {quote(name)}, expected a name without null characters")
+    return name
+
+
 def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """Write ``arrays`` and ``metadata`` to one file, completely or not at all.
 
@@ -71,7 +84,7 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, bytes or os.PathLike
     arrays : mapping of str to ndarray
         Any shape; dtypes float16/32/64, (u)int8/16/32/64, bool.
     metadata : mapping of str to str
@@ -81,8 +94,9 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
     QrsTypeError
         When an array has a dtype that the container cannot name.
     OSError
-        When the file cannot be written.
+        When the file cannot be written; it names ``path``, whatever file the fault was in.
     """
+    target = file_name(path)
     ordered = sorted(
         ((name, _storable(name, a)) for name, a in arrays.items()), key=lambda item: -item[1].itemsize
     )
@@ -106,7 +120,13 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
         for _, array in ordered:
             file.write(_bytes(array).data)
 
-    _replace(os.fspath(path), save)
+    try:
+        _replace(target, save)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The temporary file and its name are of no use to a caller.
+        raise OSError(error.errno, error.strerror, target) from error
 
 
 def read(path: Path, verify: bool = True) -> tuple[dict[str, Array], dict[str, str]]:
@@ -125,7 +145,7 @@ def read(path: Path, verify: bool = True) -> tuple[dict[str, Array], dict[str, s
     arrays : dict of str to ndarray
         Read-only views of the mapped file, no copies. The mapping lives as long as a view does.
     metadata : dict of str to str
-        Without the two checksum entries.
+        As the file holds it, with the entries ``crc32`` and ``header_crc32`` where it has them.
 
     Raises
     ------
@@ -134,7 +154,7 @@ def read(path: Path, verify: bool = True) -> tuple[dict[str, Array], dict[str, s
     OSError
         When the file cannot be opened.
     """
-    name = os.fspath(path)
+    name = file_name(path)
     with open(name, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -153,13 +173,12 @@ def read(path: Path, verify: bool = True) -> tuple[dict[str, Array], dict[str, s
             f"{name}: the file shrank to {len(data)} bytes while it was opened, expected {size}"
         )
     arrays = {key: _view(data, 8 + length, entry) for key, entry in entries.items()}
-    _check_sums(name, arrays, metadata.pop("crc32", None), verify)
-    metadata.pop("header_crc32", None)
+    _check_sums(name, arrays, metadata.get("crc32"), verify)
     return arrays, metadata
 
 
-def expect(path: Path, metadata: Mapping[str, str], format: str, version: str, fields: set[str]) -> None:
-    """Check what a file says of itself: its format, its version, and no metadata but the known fields.
+def expect(path: str, metadata: Mapping[str, str], format: str, version: str, fields: set[str]) -> None:
+    """Check what a file says of itself: its format, its version, both checksums and just the known fields.
 
     Raises
     ------
@@ -177,7 +196,12 @@ def expect(path: Path, metadata: Mapping[str, str], format: str, version: str, f
         raise FormatError(
             f"{path}: version is {found}, supported {version!r}; upgrade qrs to read a newer file"
         )
-    known = fields | {"format", "version"}
+    for checksum in ("crc32", "header_crc32"):
+        if checksum not in metadata:
+            raise FormatError(
+                f"{path}: {checksum} is missing, which qrs writes into every file; save it anew"
+            )
+    known = fields | {"format", "version", "crc32", "header_crc32"}
     if set(metadata) != known:
         raise FormatError(f"{path}: metadata fields {quote(sorted(metadata))}, expected {sorted(known)}")
 
@@ -226,8 +250,9 @@ def _bytes(array: Array) -> NDArray[np.uint8]:
 def _replace(path: str, save: Any) -> None:
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a directory")
-    handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    # A part of the name tells whose file it is; all of it could be too long with what mkstemp adds.
+    handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:32]}.", dir=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             save(file)
@@ -270,21 +295,18 @@ def _open_without_waiting(name: str, flags: int) -> int:
 def _header_length(name: str, head: bytes, size: int) -> int:
     if size < 8:
         raise FormatError(f"{name}: too short: {size} bytes, a file starts with 8 bytes of header length")
+    length, limit = int.from_bytes(head, "little"), min(_HEADER_CAP, size - 8)
+    if length <= limit:
+        return length
+    # Only now: a sound length may have the bytes that another kind of file begins with.
     for magic, looks_like in _FOREIGN:
         if head.startswith(magic):
             raise FormatError(f"{name}: looks like {looks_like}, expected a qrs file")
-    length = int.from_bytes(head, "little")
-    if length > min(_HEADER_CAP, size - 8):
-        onnx = (
-            "; it looks like an ONNX model"
-            if head[0] == 0x08 and head[2:3] in (b"\x12", b"\x1a", b":")
-            else ""
-        )
-        limit = min(_HEADER_CAP, size - 8)
-        raise FormatError(
-            f"{name}: header length {length}, at most {limit} possible in a file of {size} bytes{onnx}"
-        )
-    return length
+    onnx = head[0] == 0x08 and head[2:3] in (b"\x12", b"\x1a", b":")
+    hint = "; it looks like an ONNX model" if onnx else ""
+    raise FormatError(
+        f"{name}: header length {length}, at most {limit} possible in a file of {size} bytes{hint}"
+    )
 
 
 def _parse(name: str, header: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import container
-from .errors import FormatError, QrsError, quote
+from .arrays import flag
+from .errors import FormatError, QrsError, QrsValueError, quote
 from .model import Model, Node
-from .nn.base import Layer, Weight, identity
+from .nn.base import Layer, Weight, identity, named
 from .qtensor import QTensor
 from .recipe import Recipe
 from .scheme import Scheme
@@ -41,6 +42,8 @@ def save(model: Model, path: container.Path) -> None:
 
     Raises
     ------
+    QrsValueError
+        When a layer's class has no id, or JSON cannot hold its attributes.
     OSError
         When the file cannot be written; a former file stays as it was.
     """
@@ -74,7 +77,7 @@ def load(path: container.Path, *, verify: bool = True) -> Model:
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, bytes or os.PathLike
     verify : bool, default True
         Compare every array with its checksum, which reads the file once. With False only structure, header
         checksum, scales and zero points are checked, and pages are read when they are used.
@@ -86,7 +89,8 @@ def load(path: container.Path, *, verify: bool = True) -> Model:
     Raises
     ------
     FormatError
-        When the file is damaged, from a newer version or something else; the message names the field.
+        When the file is damaged, from a newer version or something else, or lacks a checksum; the message
+        names the file and the field.
     OSError
         When the file cannot be opened.
 
@@ -100,19 +104,20 @@ def load(path: container.Path, *, verify: bool = True) -> Model:
     Model(x) -> y
       y = head: Linear(weight=float32[2, 2]) of (x)
     """
-    arrays, metadata = container.read(path, verify)
-    container.expect(path, metadata, _FORMAT, _VERSION, {"graph", "recipe"})
-    graph = container.parse_json(metadata["graph"], f"{path}: graph")
-    recipe = container.parse_json(metadata["recipe"], f"{path}: recipe")
-    fields = _object(graph, "graph", {"inputs", "outputs", "nodes", "quantized"})
-    reader = _Reader(arrays, _object(fields["quantized"], "graph.quantized"))
+    name = container.file_name(path)
+    arrays, metadata = container.read(name, flag(verify, "verify"))
+    container.expect(name, metadata, _FORMAT, _VERSION, {"graph", "recipe"})
+    graph = container.parse_json(metadata["graph"], f"{name}: graph")
+    recipe = container.parse_json(metadata["recipe"], f"{name}: recipe")
     try:
+        fields = _object(graph, "graph", {"inputs", "outputs", "nodes", "quantized"})
+        reader = _Reader(arrays, _object(fields["quantized"], "graph.quantized"))
         nodes = [reader.node(i, node) for i, node in enumerate(_list(fields["nodes"], "graph.nodes"))]
         reader.check_all_used()
         inputs, outputs = _names(fields["inputs"], "graph.inputs"), _names(fields["outputs"], "graph.outputs")
         return Model(nodes, inputs, outputs, None if recipe is None else Recipe.from_dict(recipe))
     except QrsError as error:
-        raise FormatError(f"{path}: {error}") from error
+        raise FormatError(f"{name}: {error}") from error
 
 
 class _Writer:
@@ -124,9 +129,18 @@ class _Writer:
         self._entries: dict[tuple[Any, ...], str] = {}
 
     def layer(self, path: str, layer: Layer) -> dict[str, Any]:
+        attributes = layer.attributes()
+        try:
+            written = layer.written_id()
+            json.dumps(attributes, allow_nan=False)
+        except QrsError as error:
+            raise named(path, error) from error
+        except (TypeError, ValueError) as error:
+            what = f"layer {quote(path)} has attributes {quote(attributes)}"
+            raise QrsValueError(f"{what}, which JSON cannot hold: {error}") from error
         return {
-            "id": layer.id,
-            "attributes": layer.attributes(),
+            "id": written,
+            "attributes": attributes,
             "arrays": {
                 field: self._entry(f"{path}/{field}", array) for field, array in layer.arrays().items()
             },

@@ -218,16 +218,31 @@ class Model:
         """Return the same model with another recipe attached."""
         return Model(self.nodes, self.inputs, self.outputs, recipe)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | bytes | os.PathLike[Any]) -> None:
         """Write the model to one file; see :func:`qrs.load`.
 
         The file appears complete or not at all: a former file at ``path`` stays until the new one is on the
         disk.
 
+        Parameters
+        ----------
+        path : str, bytes or os.PathLike
+
         Raises
         ------
+        QrsValueError
+            When a layer's class has no id, or JSON cannot hold its attributes.
         OSError
             When the file cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile, qrs
+        >>> model = qrs.Model.chain({"act": qrs.nn.Activation("relu")})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "model.qrs"))
+        ...     os.listdir(folder)
+        ['model.qrs']
         """
         from .io import save
 

@@ -241,10 +241,10 @@ def _expect(data: object, fields: set[str], what: str) -> None:
 def _input_to_dict(input: Dynamic | Static | None) -> dict[str, Any] | None:
     data = input_to_dict(input)
     if data is not None and isinstance(input, Static):
-        seen_by = input.observer
-        data["observer"] = (
-            {"id": seen_by.id, "settings": seen_by.settings()} if isinstance(seen_by, Observer) else None
-        )
+        seen_by, described = input.observer, None
+        if isinstance(seen_by, Observer):
+            described = {"id": seen_by.written_id(), "settings": seen_by.settings()}
+        data["observer"] = described
     return data
 
 

@@ -88,6 +88,21 @@ class Registered:
         return sorted(cls._table)
 
     @classmethod
+    def written_id(cls) -> str:
+        """Return the id by which a file names this class.
+
+        Raises
+        ------
+        QrsValueError
+            If the class has none, so that nobody could read the file again.
+        """
+        if not cls.id:
+            raise QrsValueError(
+                f"{cls.__name__} has no id by which a file could name it; define the {cls.kind} with id="
+            )
+        return cls.id
+
+    @classmethod
     def by_id(cls: type[T], id: object) -> type[T]:
         """Find the class behind an id.
 
