@@ -35,23 +35,104 @@ class Granularity(Registered, kind="granularity"):
 
     A cell is one block; the last block along an axis may be short. Frozen dataclasses by `id`: `per_tensor`,
     `per_channel`, `per_token`, `per_group`, `per_block`.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> isinstance(qrs.per_group(32), qrs.Granularity), qrs.per_group(32).id
+    (True, 'per_group')
     """
 
     def block(self, shape: Shape) -> Shape:
-        """Block length on each axis of an array of ``shape``; a full block of an empty axis has length 0."""
+        """Give the block length on each axis of an array.
+
+        Parameters
+        ----------
+        shape : tuple of int
+
+        Returns
+        -------
+        tuple of int
+            As many as axes; a full block of an empty axis has length 0.
+
+        Raises
+        ------
+        QrsValueError
+            If an array of ``shape`` has too few axes.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.per_channel(0).block((8, 70)), qrs.per_block((4, 32)).block((8, 70))
+        ((1, 70), (4, 32))
+        """
         raise NotImplementedError
 
     def params_shape(self, shape: Shape) -> Shape:
-        """Shape of ``scale`` and ``zero_point`` for an array of ``shape``; as many entries as cells."""
+        """Give the shape of ``scale`` and ``zero_point``, which have as many entries as there are cells.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        QrsValueError
+            If an array of ``shape`` has too few axes.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.per_channel(0).params_shape((8, 70)), qrs.per_block((4, 32)).params_shape((8, 70))
+        ((8,), (2, 3))
+        """
         return _cells(shape, self.block(shape))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON; `from_dict` reads it."""
+        """Give plain data for JSON; `from_dict` reads it.
+
+        Returns
+        -------
+        dict
+            The id and the fields.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.per_group(32).to_dict()
+        {'id': 'per_group', 'size': 32, 'axis': -1}
+        """
         return {"id": self.id, **vars(self)}
 
     @staticmethod
     def from_dict(data: object) -> Granularity:
-        """Build the granularity that `to_dict` described."""
+        """Build the granularity that `to_dict` described.
+
+        Parameters
+        ----------
+        data : mapping
+            With an ``id`` and the fields of that granularity.
+
+        Returns
+        -------
+        Granularity
+
+        Raises
+        ------
+        QrsValueError
+            If the id is unknown, or a field is missing, unknown or not valid.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.Granularity.from_dict({"id": "per_channel", "axis": 1})
+        per_channel(1)
+        """
         if not isinstance(data, Mapping) or "id" not in data:
             raise QrsValueError(f"granularity is {quote(data)}, expected a mapping with an id")
         fields = {key: value for key, value in data.items() if key != "id"}
@@ -63,7 +144,14 @@ class Granularity(Registered, kind="granularity"):
 
 @dataclass(frozen=True, repr=False)
 class PerTensor(Granularity, id="per_tensor"):
-    """One cell for the whole array; ``scale`` has shape ``()``. Written with or without ``()``."""
+    """One cell for the whole array; ``scale`` has shape ``()``. Written with or without ``()``.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.per_tensor, qrs.per_tensor.params_shape((8, 70))
+    (per_tensor, ())
+    """
 
     def __call__(self) -> PerTensor:
         return self
@@ -80,7 +168,14 @@ class PerTensor(Granularity, id="per_tensor"):
 
 @dataclass(frozen=True, repr=False)
 class PerToken(Granularity, id="per_token"):
-    """One cell for each vector along the last axis; ``scale`` has shape ``shape[:-1]``."""
+    """One cell for each vector along the last axis; ``scale`` has shape ``shape[:-1]``.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.per_token, qrs.per_token.params_shape((2, 8, 70))
+    (per_token, (2, 8))
+    """
 
     def __call__(self) -> PerToken:
         return self
@@ -100,7 +195,19 @@ class PerToken(Granularity, id="per_token"):
 
 @dataclass(frozen=True, repr=False)
 class PerChannel(Granularity, id="per_channel"):
-    """One cell for each index on ``axis``; ``scale`` has shape ``(shape[axis],)``."""
+    """One cell for each index on ``axis``; ``scale`` has shape ``(shape[axis],)``.
+
+    Parameters
+    ----------
+    axis : int
+        Negative ones count from the end.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.per_channel(-1), qrs.per_channel(-1).params_shape((8, 70))
+    (per_channel(-1), (70,))
+    """
 
     axis: int
 
@@ -123,6 +230,18 @@ class PerGroup(Granularity, id="per_group"):
     """One cell for each run of ``size`` elements along ``axis``; a last run may be short.
 
     ``scale`` has the array's shape with ``axis`` replaced by ``ceil(shape[axis] / size)``.
+
+    Parameters
+    ----------
+    size : int
+        From 1.
+    axis : int, default -1
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.per_group(32), qrs.per_group(32).params_shape((8, 70))
+    (per_group(32), (8, 3))
     """
 
     size: int
@@ -146,7 +265,18 @@ class PerGroup(Granularity, id="per_group"):
 class PerBlock(Granularity, id="per_block"):
     """One cell for each ``(rows, columns)`` block of the last two axes; blocks at the edges may be short.
 
-    ``scale`` has shape ``(..., ceil(rows), ceil(columns))``.
+    ``scale`` has the array's shape with the last two lengths divided by the block's and rounded up.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Rows and columns, each from 1.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.per_block((4, 32)), qrs.per_block((4, 32)).params_shape((8, 70))
+    (per_block((4, 32)), (2, 3))
     """
 
     size: tuple[int, int]

@@ -29,6 +29,11 @@ class Comparison:
         ``sum xy / sqrt(sum x² · sum y²)``; 1 where both are zero, 0 where one is.
     max_abs : float
         ``max |x − y|``.
+
+    Examples
+    --------
+    >>> compare([3.0, 4.0], [3.0, 3.5]).max_abs
+    0.5
     """
 
     sqnr_db: float

@@ -70,7 +70,17 @@ class Dynamic:
             )
 
     def native(self) -> _core.Input:
-        """Say the same to the native products."""
+        """Say the same to the native products.
+
+        Returns
+        -------
+        _core.Input
+
+        Examples
+        --------
+        >>> Dynamic("int8").native()  # doctest: +ELLIPSIS
+        <...Input object at ...>
+        """
         s = self.scheme
         return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
 
@@ -113,17 +123,41 @@ class Static:
     def native(self) -> _core.Input:
         """Say the same to the native products.
 
+        Returns
+        -------
+        _core.Input
+
         Raises
         ------
         NotCalibratedError
             If there are no ``qparams`` yet.
+
+        Examples
+        --------
+        >>> Static("int8", qparams=QParams(0.5)).native()  # doctest: +ELLIPSIS
+        <...Input object at ...>
         """
         known = self.known()
         scale, zero_point = float(known.scale), int(known.zero_point)
         return _core.Input.static_(self.scheme.dtype, scale, zero_point, self.scheme.narrow_range)
 
     def known(self) -> QParams:
-        """Give the parameters, or raise `NotCalibratedError` while there are none."""
+        """Give the parameters.
+
+        Returns
+        -------
+        QParams
+
+        Raises
+        ------
+        NotCalibratedError
+            While there are none.
+
+        Examples
+        --------
+        >>> Static("int8", qparams=QParams(0.5)).known().scale
+        array(0.5, dtype=float32)
+        """
         if self.qparams is None:
             raise NotCalibratedError(f"Static({self.scheme!r}) has no qparams; calibrate, or give qparams=")
         return self.qparams

@@ -100,6 +100,24 @@ class QTensor:
     ) -> QTensor:
         """Build a tensor from the arrays that a file or a pickle holds; every part is validated.
 
+        Parameters
+        ----------
+        codes : ndarray of uint8, shape (ceil(bits * size / 8),)
+            As for `QTensor`.
+        scale, zero_point : array_like
+            As for `QParams`.
+        scheme : Scheme
+        shape : tuple of int
+
+        Returns
+        -------
+        QTensor
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError
+            If a part does not fit the others; the message names it.
+
         Examples
         --------
         >>> import numpy as np, qrs
@@ -183,7 +201,19 @@ class QTensor:
         return 8 * self.nbytes / self.size if self.size else 0.0
 
     def unpack(self) -> NDArray[Any]:
-        """Give the codes one by one: an int8 array (uint8 for an unsigned dtype) of `shape`."""
+        """Give the codes one by one.
+
+        Returns
+        -------
+        ndarray of int8, or uint8 for an unsigned dtype, shape `shape`
+            A new array.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.quantize([0.0, 1.0, 3.0], "uint2").unpack()
+        array([0, 1, 3], dtype=uint8)
+        """
         return np.asarray(_core.unpack(self._codes, self._scheme.dtype, self.size)).reshape(self._shape)
 
     def dequantize(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -194,10 +224,20 @@ class QTensor:
         out : ndarray of float32, shape `shape`, optional
             Filled and returned; any strides.
 
+        Returns
+        -------
+        ndarray of float32, shape `shape`
+
         Raises
         ------
         QrsTypeError, QrsValueError
             If ``out`` has another dtype or shape, is read-only, or overlaps the tensor's own arrays.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.quantize([0.0, 0.6, 1.5], "uint2").dequantize()
+        array([0. , 0.5, 1.5], dtype=float32)
         """
         filled = target(out, self._shape, np.float32, codes=self._codes, scale=self.scale)
         if self.size:
@@ -226,6 +266,15 @@ class QTensor:
             If ``rows`` is not of an integer dtype.
         QrsValueError
             If the tensor is no matrix, or a row is out of range.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> table = qrs.quantize([[0.0, 1.0], [2.0, 3.0]], "uint2")
+        >>> table.take([1, 1, 0])
+        array([[2., 3.],
+               [2., 3.],
+               [0., 1.]], dtype=float32)
         """
         if self.ndim != 2:
             raise QrsValueError(f"take needs a tensor of ndim 2, got shape {self._shape}")

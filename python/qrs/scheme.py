@@ -54,6 +54,11 @@ class Format:
         Whether codes are two's complement.
     min, max : int
         The lowest and the highest code.
+
+    Examples
+    --------
+    >>> FORMATS["int4"]
+    Format(name='int4', bits=4, signed=True, min=-8, max=7)
     """
 
     name: str
@@ -259,6 +264,23 @@ class Scheme:
     def of(value: Scheme | str, name: str = "scheme") -> Scheme:
         """Take a `Scheme`, or a dtype name that stands for ``Scheme(name)``.
 
+        Parameters
+        ----------
+        value : Scheme or str
+        name : str, default "scheme"
+            What it is called in messages.
+
+        Returns
+        -------
+        Scheme
+
+        Raises
+        ------
+        QrsTypeError
+            If ``value`` is neither.
+        QrsValueError
+            If the dtype is unknown.
+
         Examples
         --------
         >>> Scheme.of("int8") == Scheme("int8")
@@ -286,11 +308,43 @@ class Scheme:
         return _STORED[self.scale_dtype].bytes
 
     def block(self, shape: Shape) -> Shape:
-        """Block length on each axis of an array of ``shape``: the elements that share a scale."""
+        """Give the block length on each axis of an array: the elements that share a scale.
+
+        Parameters
+        ----------
+        shape : tuple of int
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError
+            If ``shape`` is none of an array, or an array of it has too few axes for the granularity.
+
+        Examples
+        --------
+        >>> Scheme("int4", per_group(32)).block((8, 70))
+        (1, 32)
+        """
         return self.granularity.block(lengths(shape))
 
     def params_shape(self, shape: Shape) -> Shape:
-        """Shape of ``scale`` and ``zero_point`` for an array of ``shape``.
+        """Give the shape of ``scale`` and ``zero_point`` for an array of ``shape``.
+
+        Parameters
+        ----------
+        shape : tuple of int
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError
+            If ``shape`` is none of an array, or an array of it has too few axes for the granularity.
 
         Examples
         --------
@@ -336,6 +390,11 @@ class Scheme:
     def check_qparams(self, qparams: object, shape: Shape) -> None:
         """Raise unless ``qparams`` fits this scheme and an array of ``shape``.
 
+        Parameters
+        ----------
+        qparams : QParams
+        shape : tuple of int
+
         Raises
         ------
         QrsTypeError
@@ -343,6 +402,10 @@ class Scheme:
         QrsValueError
             If there are not as many scales as cells, a zero point is no code or not the fixed one of a
             symmetric scheme, or ``scale_dtype`` cannot hold a scale.
+
+        Examples
+        --------
+        >>> Scheme("int4", per_channel(0)).check_qparams(QParams([0.5, 0.25], 0), (2, 70))
         """
         if not isinstance(qparams, QParams):
             raise QrsTypeError(f"qparams is {quote(qparams)}, expected QParams")
@@ -371,7 +434,18 @@ class Scheme:
             raise QrsValueError(f"zero_point is {_first(bad, points)}, expected {what}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON, every choice spelled out; `from_dict` reads it."""
+        """Give plain data for JSON, every choice spelled out; `from_dict` reads it.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> data = Scheme("int4", per_group(32)).to_dict()
+        >>> data["dtype"], data["granularity"], data["symmetric"]
+        ('int4', {'id': 'per_group', 'size': 32, 'axis': -1}, True)
+        """
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**data, "granularity": self.granularity.to_dict()}
 
@@ -379,10 +453,23 @@ class Scheme:
     def from_dict(data: object) -> Scheme:
         """Build the scheme that `to_dict` described; a missing choice takes its default.
 
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        Scheme
+
         Raises
         ------
         QrsValueError
             If the data is no mapping, has no ``dtype`` or has a field that is not known.
+
+        Examples
+        --------
+        >>> Scheme.from_dict({"dtype": "uint4", "granularity": {"id": "per_channel", "axis": 0}})
+        Scheme('uint4', per_channel(0))
         """
         known = [field.name for field in dataclasses.fields(Scheme)]
         if not isinstance(data, Mapping) or "dtype" not in data:

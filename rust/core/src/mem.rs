@@ -15,6 +15,8 @@ pub struct Line<T, const N: usize>(pub [T; N]);
 pub type LineI8 = Line<i8, 64>;
 /// Sixteen columns of eight 4-bit codes: low nibbles are k = 0..4, high nibbles k = 4..8.
 pub type LineU4 = Line<u8, 64>;
+/// Sixteen columns of four 4-bit codes that are neighbours along k, a byte each.
+pub(crate) type LineN4 = Line<Nibble, 64>;
 /// Sixteen columns of two int16 values that are neighbours along k.
 pub type LineI16 = Line<i16, 32>;
 /// One int32 for each of sixteen columns.
@@ -35,6 +37,11 @@ impl<T: Copy + Default, const N: usize> Line<T, N> {
         Line([T::default(); N])
     }
 }
+
+/// A code from 0 to 15 in a byte of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(transparent)]
+pub(crate) struct Nibble(pub(crate) u8);
 
 /// Plain numbers: any bits are a value.
 pub(crate) trait Number: Copy + Default {}

@@ -192,13 +192,13 @@ pub fn matmul_integer(
 
 /// Products of integer codes: the first family that has a kernel here.
 fn multiply_codes<O: Output<i32>>(product: &Product<'_, O>, out: &mut [O::Element]) -> Result<(), Error> {
-    use kernel::{BytesI8, BytesU4, Pairs, PairsI8, PairsU4};
+    use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8};
     let done = match product.panels.codes {
         Codes::I8(_) => multiply::<BytesI8, O>(product, out)? || multiply::<PairsI8, O>(product, out)?,
         Codes::U4(_) => {
             multiply::<BytesU4, O>(product, out)?
                 || multiply::<BytesI8, O>(product, out)?
-                || multiply::<PairsU4, O>(product, out)?
+                || multiply::<BytesN4, O>(product, out)?
         }
     };
     if !done {

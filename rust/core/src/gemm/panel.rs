@@ -15,7 +15,7 @@
 
 use super::kernel::Lines;
 use crate::error::Error;
-use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineU4, Number, zeroed};
+use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineN4, LineU4, Nibble, Number, zeroed};
 use crate::parallel;
 use std::ops::Range;
 
@@ -292,6 +292,24 @@ impl Staged for LineU4 {
     fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
         if let Codes::U4(codes) = codes {
             out.copy_from_slice(&codes[lines]);
+        }
+    }
+}
+
+impl Staged for LineN4 {
+    fn borrow(_: &Codes) -> Option<&[Self]> {
+        None
+    }
+
+    #[inline(always)]
+    fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]) {
+        if let Codes::U4(codes) = codes {
+            for (line, [low, high]) in codes[lines].iter().zip(out.as_chunks_mut().0) {
+                for i in 0..64 {
+                    low.0[i] = Nibble(line.0[i] & 15);
+                    high.0[i] = Nibble(line.0[i] >> 4);
+                }
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ fn every_integer_kernel_equals_the_naive_loop() {
     check_family::<kernel::Pairs>(false);
     check_family::<kernel::Pairs>(true);
     check_family::<kernel::PairsI8>(false);
-    check_family::<kernel::PairsU4>(true);
+    check_family::<kernel::BytesN4>(true);
 }
 
 /// A weight with groups, whose scales and zero points differ from cell to cell.
@@ -232,7 +232,7 @@ fn names_say_what_kernels_are() {
     check_names::<kernel::BytesU4>();
     check_names::<kernel::Pairs>();
     check_names::<kernel::PairsI8>();
-    check_names::<kernel::PairsU4>();
+    check_names::<kernel::BytesN4>();
     check_names::<kernel::Floats>();
     check_names::<kernel::FloatsI8>();
     check_names::<kernel::FloatsU4>();

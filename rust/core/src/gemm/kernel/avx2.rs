@@ -1,13 +1,16 @@
 //! AVX2 kernels. Sixteen registers: 6 × 16 tiles hold twelve accumulators, two lines of B and a broadcast.
 //!
-//! Integer products go through `vpmaddwd` on 16-bit pairs, which is exact for any 8-bit operands;
-//! `vpmaddubsw` would be twice as wide but saturates at 2 · 255 · 127.
+//! Products of bytes go through `vpmaddwd` on 16-bit pairs, which is exact for any 8-bit operands; `vpmaddubsw`
+//! would be twice as wide but saturates at 2 · 255 · 127. With 4-bit codes it cannot, so those go through it.
 #![forbid(unsafe_code)]
 
-use super::{Accumulators, Kernel, Tile, WordI16, by_shape, load_sums, store_sums};
+use super::{Accumulators, Kernel, Tile, WordI16, WordU8, by_shape, load_sums, store_sums};
 use crate::isa::{Isa, avx2};
-use crate::mem::{LineF32, LineI8, LineI16, LineU4};
+use crate::mem::{LineF32, LineI8, LineI16, LineN4, LineU4};
 use std::arch::x86_64::*;
+
+/// How many sums of two products, each at most 2 · 255 · 15, 16 bits hold.
+const EXACT_PAIRS: usize = i16::MAX as usize / (2 * 255 * 15);
 
 pub(crate) const PAIRS: Kernel<WordI16, LineI16, i32> = Kernel {
     name: "gemm_i16_i16_i32_6x16_avx2",
@@ -33,11 +36,29 @@ pub(crate) const PAIRS_I8: Kernel<WordI16, LineI8, i32> = Kernel {
 pub(crate) const PAIRS_I8_ROW: Kernel<WordI16, LineI8, i32> =
     Kernel { name: "gemm_i16_i8_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..PAIRS_I8 };
 
-pub(crate) const PAIRS_U4: Kernel<WordI16, LineU4, i32> =
-    Kernel { name: "gemm_i16_u4_i32_3x16_avx2", isa: Isa::Avx2, mr: 3, panels: 1, max_m: 6, tile: pairs_u4 };
+/// 4-bit codes in bytes. 6 × 16 tiles hold their sums of 16 bits in registers, those of 32 bits in the first cache.
+pub(crate) const BYTES_N4: Kernel<WordU8, LineN4, i32> = Kernel {
+    name: "gemm_u8_n4_i32_6x16_avx2",
+    isa: Isa::Avx2,
+    mr: 6,
+    panels: 1,
+    max_m: usize::MAX,
+    tile: bytes_n4,
+};
 
-pub(crate) const PAIRS_U4_ROW: Kernel<WordI16, LineU4, i32> =
-    Kernel { name: "gemm_i16_u4_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..PAIRS_U4 };
+pub(crate) const BYTES_U4: Kernel<WordU8, LineU4, i32> = Kernel {
+    name: "gemm_u8_u4_i32_4x16_avx2",
+    isa: Isa::Avx2,
+    mr: 4,
+    panels: 1,
+    // Taking nibbles apart costs 3 operations per 64 weights and row tile; from the third tile on it is cheaper
+    // to widen once into a buffer.
+    max_m: 8,
+    tile: bytes_u4,
+};
+
+pub(crate) const BYTES_U4_ROW: Kernel<WordU8, LineU4, i32> =
+    Kernel { name: "gemm_u8_u4_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..BYTES_U4 };
 
 pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     name: "gemm_f32_f32_f32_6x16_avx2",
@@ -114,39 +135,103 @@ avx2! {
         store_sums(sums, acc);
     }
 
-    fn pairs_u4(t: Tile<'_, WordI16, LineU4>, acc: Accumulators<'_, i32>) {
-        by_shape!(t, acc, pairs_u4_tile, [1 2 3] x [1 2 3 4]);
+    fn bytes_n4(t: Tile<'_, WordU8, LineN4>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, bytes_n4_tile, [1 2 3 4 5 6] x [1]);
     }
 
-    fn pairs_u4_tile<const ROWS: usize, const PANELS: usize>(
-        t: Tile<'_, WordI16, LineU4>,
+    fn bytes_n4_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordU8, LineN4>,
         acc: Accumulators<'_, i32>,
     ) {
-        let low = _mm256_set1_epi16(0x0F);
-        let a = t.rows_of::<4, ROWS>();
-        let b = t.panels_of::<PANELS>();
-        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
-        for l in 0..t.lines {
-            for panel in 0..PANELS {
+        let a = t.rows_of::<1, ROWS>();
+        let b = t.panel(0);
+        let (fours, ones) = b.as_chunks::<EXACT_PAIRS>();
+        for (four, lines) in fours.iter().enumerate() {
+            add_n4::<EXACT_PAIRS, ROWS>(&a, four * EXACT_PAIRS, lines, acc);
+        }
+        for (one, line) in ones.iter().enumerate() {
+            add_n4::<1, ROWS>(&a, fours.len() * EXACT_PAIRS + one, std::array::from_ref(line), acc);
+        }
+    }
+
+    /// Adds the products of `LINES` lines from line `l` on.
+    #[inline]
+    fn add_n4<const LINES: usize, const ROWS: usize>(
+        a: &[&[[WordU8; 1]]; ROWS],
+        l: usize,
+        lines: &[LineN4; LINES],
+        acc: Accumulators<'_, i32>,
+    ) {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
+        for i in 0..LINES {
+            let b: [__m256i; 2] = [lines[i].load(0), lines[i].load(1)];
+            for row in 0..ROWS {
+                let a = broadcast_four(a[row][l + i][0]);
                 for half in 0..2 {
-                    let x: __m256i = b[panel][l].load(half);
-                    let b = [
-                        _mm256_and_si256(x, low),
-                        _mm256_and_si256(_mm256_srli_epi16::<8>(x), low),
-                        _mm256_and_si256(_mm256_srli_epi16::<4>(x), low),
-                        _mm256_srli_epi16::<12>(x),
-                    ];
-                    for row in 0..ROWS {
-                        let sum = &mut sums[row][panel][half];
-                        for part in 0..4 {
-                            let product = _mm256_madd_epi16(broadcast_pair(a[row][l][part]), b[part]);
-                            *sum = _mm256_add_epi32(*sum, product);
-                        }
-                    }
+                    let products = _mm256_maddubs_epi16(a, b[half]);
+                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], products);
                 }
             }
         }
+        let one = _mm256_set1_epi16(1);
+        for row in 0..ROWS {
+            for half in 0..2 {
+                let products = _mm256_madd_epi16(pairs[row][half], one);
+                acc[row].store(half, _mm256_add_epi32(acc[row].load(half), products));
+            }
+        }
+    }
+
+    fn bytes_u4(t: Tile<'_, WordU8, LineU4>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, bytes_u4_tile, [1 2 3 4] x [1 2 3 4]);
+    }
+
+    fn bytes_u4_tile<const ROWS: usize, const PANELS: usize>(
+        t: Tile<'_, WordU8, LineU4>,
+        acc: Accumulators<'_, i32>,
+    ) {
+        let a = t.rows_of::<2, ROWS>();
+        let b = t.panels_of::<PANELS>();
+        let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
+        let whole = t.lines / 2 * 2;
+        for l in (0..whole).step_by(2) {
+            add_u4::<2, ROWS, PANELS>(&a, l, &b, &mut sums);
+        }
+        if whole < t.lines {
+            add_u4::<1, ROWS, PANELS>(&a, whole, &b, &mut sums);
+        }
         store_sums(sums, acc);
+    }
+
+    /// Adds the products of `LINES` lines, of two pairs each, from line `l` on.
+    #[inline]
+    fn add_u4<const LINES: usize, const ROWS: usize, const PANELS: usize>(
+        a: &[&[[WordU8; 2]]; ROWS],
+        l: usize,
+        b: &[&[LineU4]; PANELS],
+        sums: &mut [[[__m256i; 2]; PANELS]; ROWS],
+    ) {
+        const { assert!(2 * LINES <= EXACT_PAIRS) };
+        let (low, one) = (_mm256_set1_epi8(0x0F), _mm256_set1_epi16(1));
+        for panel in 0..PANELS {
+            for half in 0..2 {
+                let mut pairs = [_mm256_setzero_si256(); ROWS];
+                for i in 0..LINES {
+                    let x: __m256i = b[panel][l + i].load(half);
+                    let b = [_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16::<4>(x), low)];
+                    for row in 0..ROWS {
+                        for part in 0..2 {
+                            let products = _mm256_maddubs_epi16(broadcast_four(a[row][l + i][part]), b[part]);
+                            pairs[row] = _mm256_add_epi16(pairs[row], products);
+                        }
+                    }
+                }
+                for row in 0..ROWS {
+                    let sum = &mut sums[row][panel][half];
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs[row], one));
+                }
+            }
+        }
     }
 
     fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
@@ -230,6 +315,11 @@ avx2! {
             }
         }
         store_sums(sums, acc);
+    }
+
+    #[inline]
+    fn broadcast_four(four: WordU8) -> __m256i {
+        _mm256_set1_epi32(i32::from_le_bytes(four))
     }
 
     #[inline]

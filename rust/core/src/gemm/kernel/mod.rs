@@ -4,7 +4,7 @@
 //! rows of A as they lie in memory (neighbours along k together) and panels of sixteen columns of B. It knows
 //! nothing of scales, zero points, threads or the edges of the matrix.
 //!
-//! Row `LineI8` and `LineU4` kernels read the stored panels as they are; `LineI16` and `LineF32` kernels read
+//! `LineI8` and `LineU4` kernels read the stored panels as they are; `LineN4`, `LineI16` and `LineF32` kernels read
 //! panels that the driver has widened into a scratch buffer, which pays as soon as several row tiles use them.
 
 #![allow(clippy::needless_range_loop, reason = "accumulators, rows and lines are indexed in step")]
@@ -20,7 +20,7 @@ mod portable;
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::mem::Vector;
-use crate::mem::{Line, LineF32, LineI8, LineI16, LineU4};
+use crate::mem::{Line, LineF32, LineI8, LineI16, LineN4, LineU4};
 
 /// The operands of one tile.
 #[derive(Clone, Copy)]
@@ -183,6 +183,11 @@ impl Lines for LineU4 {
     #[cfg(test)]
     const NAME: &'static str = "u4";
 }
+impl Lines for LineN4 {
+    const K: usize = 4;
+    #[cfg(test)]
+    const NAME: &'static str = "n4";
+}
 impl Lines for LineI16 {
     const K: usize = 2;
     #[cfg(test)]
@@ -244,6 +249,12 @@ families! {
     /// 8-bit dot products on stored 4-bit panels.
     BytesU4: WordU8, LineU4 => i32 [
         #[cfg(target_arch = "x86_64")] avx512vnni::BYTES_U4;
+        #[cfg(target_arch = "x86_64")] avx2::BYTES_U4_ROW;
+        #[cfg(target_arch = "x86_64")] avx2::BYTES_U4;
+    ]
+    /// 8-bit products with 4-bit codes, widened to a byte each: pairs of them cannot saturate 16 bits.
+    BytesN4: WordU8, LineN4 => i32 [
+        #[cfg(target_arch = "x86_64")] avx2::BYTES_N4;
     ]
     /// 16-bit pair products on widened panels: exact on every CPU.
     Pairs: WordI16, LineI16 => i32 [
@@ -256,11 +267,6 @@ families! {
     PairsI8: WordI16, LineI8 => i32 [
         #[cfg(target_arch = "x86_64")] avx2::PAIRS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx2::PAIRS_I8;
-    ]
-    /// 16-bit pair products on stored 4-bit panels, for few rows.
-    PairsU4: WordI16, LineU4 => i32 [
-        #[cfg(target_arch = "x86_64")] avx2::PAIRS_U4_ROW;
-        #[cfg(target_arch = "x86_64")] avx2::PAIRS_U4;
     ]
     /// float32 products on widened panels.
     Floats: f32, LineF32 => f32 [
