@@ -65,6 +65,31 @@ def test_public_functions_have_an_example():
     assert not [function.__name__ for function in functions if ">>>" not in (function.__doc__ or "")]
 
 
+def public_callables():
+    """Every function and method that a user may call, as (name, function); a method may inherit its text."""
+    for module in (qrs, qrs.nn, qrs.observers, qrs.testing):
+        for public in module.__all__:
+            value = getattr(module, public)
+            if inspect.isfunction(value):
+                yield f"{module.__name__}.{public}", value
+            elif inspect.isclass(value) and not issubclass(value, BaseException):
+                for attribute in vars(value):
+                    method = getattr(value, attribute)
+                    if not attribute.startswith("_") and inspect.isroutine(method):
+                        yield f"{module.__name__}.{public}.{attribute}", method
+
+
+@pytest.mark.parametrize("called", [pytest.param(f, id=name) for name, f in public_callables()])
+def test_parameters_and_results_are_described(called):
+    """In the sections of numpydoc; a parameter is at least named there."""
+    doc, signature = inspect.getdoc(called), inspect.signature(called)
+    parts = dict(re.findall(r"^(\w+)\n-{4,}\n(.*?)(?=^\w+\n-{4,}\n|\Z)", doc, re.DOTALL | re.MULTILINE))
+    named = re.findall(r"^([*\w, ]+?)(?: :|$)", parts.get("Parameters", ""), re.MULTILINE)
+    named = {name.strip("* ") for line in named for name in line.split(",")}
+    assert {name for name in signature.parameters if name != "self"} <= named
+    assert ("Returns" in parts) == (signature.return_annotation not in (None, "None"))
+
+
 # ---- tables
 
 

@@ -222,6 +222,11 @@ def test_parts_that_do_not_fit_are_listed():
         nn.Linear.from_parts({"wieght": array(5, 4)}, {})
 
 
+def test_a_part_that_a_layer_does_not_have_cannot_be_replaced():
+    with pytest.raises(qrs.QrsValueError, match="unknown part of Linear 'wieght'; did you mean 'weight'"):
+        linear(5, 4).replace(wieght=array(5, 4))
+
+
 def test_static_input_without_ranges_is_named():
     layer = nn.Linear(qrs.quantize(array(5, 4), INT8), input=qrs.Static("uint8"))
     with pytest.raises(qrs.NotCalibratedError, match="layer 'head'"):

@@ -59,13 +59,35 @@ class Statistics:
     def __reduce__(self) -> tuple[Any, ...]:
         return Statistics, (dict(self.observers),)
 
-    def qparams(self, name: str, scheme: Scheme) -> QParams:
+    def qparams(self, name: str, scheme: Scheme | str) -> QParams:
         """Return the parameters of a layer's input for a scheme.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+        scheme : Scheme or str
+
+        Returns
+        -------
+        QParams
 
         Raises
         ------
+        QrsTypeError
+            When ``name`` is not a string, or ``scheme`` no scheme.
+        QrsValueError
+            When the observer keeps no ranges of the scheme's granularity.
         NotCalibratedError
             When no data of this layer was seen.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> seen = qrs.observers.MinMax()
+        >>> seen.update(np.float32([-1, 2]))
+        >>> qrs.Statistics({"head": seen}).qparams("head", "int2").scale
+        array(2., dtype=float32)
         """
         expect(name, str, "name")
         if name not in self.observers:
@@ -78,10 +100,30 @@ class Statistics:
 
         Layers that only one of them saw are kept as they are.
 
+        Parameters
+        ----------
+        other : Statistics
+
+        Returns
+        -------
+        Statistics
+
         Raises
         ------
+        QrsTypeError
+            When ``other`` is none.
         QrsError
             When two observers of one layer are of different kinds or settings; the layer is named.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> one, two = qrs.observers.MinMax(), qrs.observers.MinMax()
+        >>> one.update(np.float32([-1, 2]))
+        >>> two.update(np.float32([0, 3]))
+        >>> both = qrs.Statistics({"head": one}).merge(qrs.Statistics({"head": two}))
+        >>> [float(end) for end in both.observers["head"].range("int8")]
+        [-1.0, 3.0]
         """
         expect(other, Statistics, "other")
         merged = {}
@@ -213,19 +255,27 @@ def _in_batch(number: int) -> Iterator[None]:
 def load_stats(path: container.Path) -> Statistics:
     """Read statistics that ``Statistics.save`` wrote.
 
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+
+    Returns
+    -------
+    Statistics
+
     Raises
     ------
     FormatError
-        When the file is damaged or is something else; the message names the field.
+        When the file is damaged, lacks a checksum or is something else; the message names the field.
     OSError
         When the file cannot be opened.
 
     Examples
     --------
-    >>> import tempfile, qrs
-    >>> path = tempfile.mkdtemp() + "/stats"
-    >>> qrs.Statistics({}).save(path)
-    >>> qrs.load_stats(path)
+    >>> import os, tempfile, qrs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     qrs.Statistics({}).save(os.path.join(folder, "stats"))
+    ...     qrs.load_stats(os.path.join(folder, "stats"))
     Statistics({})
     """
     path = container.file_name(path)

@@ -38,6 +38,19 @@ class Node:
         Names of the values it reads, in the order of the layer's arguments.
     output : str, optional
         Name of the value it writes; the node's own name by default.
+
+    Raises
+    ------
+    QrsTypeError
+        When a field is of another kind, or the layer takes more or fewer inputs.
+    QrsValueError
+        When the name is empty.
+
+    Examples
+    --------
+    >>> import qrs
+    >>> qrs.Node("sum", qrs.nn.Add(), ["x", "residual"]).output
+    'sum'
     """
 
     name: str
@@ -111,6 +124,24 @@ class Model:
     def chain(cls, layers: Mapping[str, Layer], input: str = "x", output: str = "y") -> Model:
         """Build a model in which each layer reads what the one before wrote.
 
+        Parameters
+        ----------
+        layers : mapping of str to Layer
+            By name, in the order in which to apply them.
+        input, output : str, default "x" and "y"
+            Names of the value that the first layer reads and of the one that the last writes.
+
+        Returns
+        -------
+        Model
+
+        Raises
+        ------
+        QrsTypeError
+            When an argument is of another kind, or a layer takes more than one input.
+        QrsValueError
+            When there is no layer, or a name repeats.
+
         Examples
         --------
         >>> import numpy as np, qrs
@@ -164,6 +195,14 @@ class Model:
         ------
         QrsValueError
             When inputs are missing or unknown (all are listed), or a layer refuses its inputs (it is named).
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> model = qrs.Model.chain({"act": qrs.nn.Activation("relu")})
+        >>> model.run({"x": np.float32([1, -2])}, watch=lambda name, inputs: print(name, inputs[0].shape))
+        act (2,)
+        {'y': array([1., 0.], dtype=float32)}
         """
         expect(inputs, Mapping, "inputs", " of names to arrays")
         if watch is not None and not callable(watch):
@@ -185,8 +224,20 @@ class Model:
     def with_layers(self, layers: Mapping[str, Layer]) -> Model:
         """Return a model in which the named layers are replaced; inner layers may be named too.
 
+        Parameters
+        ----------
+        layers : mapping of str to Layer
+            Names of ``model.layers``, and what is to stand there.
+
+        Returns
+        -------
+        Model
+            Shares every other layer.
+
         Raises
         ------
+        QrsTypeError
+            When it is no mapping to layers, or a layer takes other inputs than the one it replaces.
         QrsValueError
             When a name is not in ``model.layers``, or an outer and an inner layer of it are replaced
             together.
@@ -215,7 +266,24 @@ class Model:
         return Model(nodes, self.inputs, self.outputs, self.recipe)
 
     def with_recipe(self, recipe: Recipe | None) -> Model:
-        """Return the same model with another recipe attached."""
+        """Return the same model with another recipe attached.
+
+        Parameters
+        ----------
+        recipe : Recipe or None
+            What the file will say made the model; it changes no layer.
+
+        Returns
+        -------
+        Model
+
+        Examples
+        --------
+        >>> import qrs
+        >>> model = qrs.Model.chain({"act": qrs.nn.Activation("relu")})
+        >>> model.with_recipe(qrs.Recipe.preset("w8a16")).recipe.rules[0].weight
+        Scheme('int8', per_channel(0))
+        """
         return Model(self.nodes, self.inputs, self.outputs, recipe)
 
     def save(self, path: str | bytes | os.PathLike[Any]) -> None:

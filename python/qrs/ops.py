@@ -75,11 +75,6 @@ class Dynamic:
         Returns
         -------
         _core.Input
-
-        Examples
-        --------
-        >>> Dynamic("int8").native()  # doctest: +ELLIPSIS
-        <...Input object at ...>
         """
         s = self.scheme
         return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
@@ -131,11 +126,6 @@ class Static:
         ------
         NotCalibratedError
             If there are no ``qparams`` yet.
-
-        Examples
-        --------
-        >>> Static("int8", qparams=QParams(0.5)).native()  # doctest: +ELLIPSIS
-        <...Input object at ...>
         """
         known = self.known()
         scale, zero_point = float(known.scale), int(known.zero_point)

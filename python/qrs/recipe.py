@@ -75,7 +75,23 @@ class Rule:
         object.__setattr__(self, "input", input)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the rule as JSON values."""
+        """Return the rule as JSON values; `from_dict` reads them.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        QrsValueError
+            When the class of its observer has no id.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.Rule("head*").to_dict()
+        {'pattern': 'head*', 'weight': None, 'input': None}
+        """
         return {
             "pattern": self.pattern,
             "weight": None if self.weight is None else self.weight.to_dict(),
@@ -84,7 +100,27 @@ class Rule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Rule:
-        """Rebuild a rule from ``to_dict``; unknown fields are refused."""
+        """Rebuild a rule from ``to_dict``.
+
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        Rule
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError, FormatError
+            When a field is missing, unknown or not valid.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.Rule.from_dict({"pattern": "head*", "weight": None, "input": None})
+        Rule(pattern='head*', weight=None, input=None)
+        """
         _expect(data, {"pattern", "weight", "input"}, "rule")
         scheme = data["weight"]
         weight = None if scheme is None else Scheme.from_dict(scheme)
@@ -128,7 +164,18 @@ class Recipe:
 
     @staticmethod
     def presets() -> list[str]:
-        """Return the names that ``preset`` knows."""
+        """Return the names that ``preset`` knows.
+
+        Returns
+        -------
+        list of str
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.Recipe.presets()[0]
+        'w8a8-dynamic'
+        """
         return list(_PRESETS)
 
     @classmethod
@@ -152,10 +199,24 @@ class Recipe:
         with a mask alone and is the one that other formats (AWQ, GPTQ, ONNX) store. Embedding tables are
         quantized like the other weights.
 
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Recipe
+
         Raises
         ------
         QrsValueError
             When the name is unknown; the message lists the known ones.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.Recipe.preset("w4a16-g32").rules[0].weight
+        Scheme('uint4', per_group(32), fit='mse', scale_dtype='float16')
         """
         given: object = name
         if not isinstance(given, str) or given not in _PRESETS:
@@ -165,8 +226,20 @@ class Recipe:
     def assign(self, names: Iterable[str]) -> dict[str, Rule]:
         """Say which rule decides for each layer; layers that no rule matches are left out.
 
+        Parameters
+        ----------
+        names : iterable of str
+            Names of layers, such as ``model.layers``.
+
+        Returns
+        -------
+        dict of str to Rule
+            In the order of ``names``.
+
         Raises
         ------
+        QrsTypeError
+            When ``names`` are no strings.
         QrsValueError
             When a rule decides for no layer, because its pattern matches none or earlier rules take them all.
 
@@ -193,17 +266,48 @@ class Recipe:
         return {name: found[name] for name in names if name in found}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
+        """Return the recipe as JSON values; `from_dict` reads them.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        QrsValueError
+            When the class of an observer has no id.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> sorted(qrs.Recipe.preset("w8a16").to_dict())
+        ['rules', 'steps', 'version']
+        """
         return {"version": _VERSION, "rules": [rule.to_dict() for rule in self.rules], "steps": []}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """Rebuild a recipe from ``to_dict``.
 
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        Recipe
+
         Raises
         ------
         FormatError
             When a field is missing, unknown or not valid, or the version is newer.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> recipe = qrs.Recipe.preset("w8a16")
+        >>> qrs.Recipe.from_dict(recipe.to_dict()) == recipe
+        True
         """
         _expect(data, {"version", "rules", "steps"}, "recipe")
         if data["version"] != _VERSION:
@@ -221,13 +325,63 @@ class Recipe:
             raise FormatError(f"recipe: {error}") from error
 
     def to_json(self) -> str:
-        """Return the recipe as indented JSON text."""
+        """Return the recipe as indented JSON text; `from_json` reads it.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        QrsValueError
+            When the class of an observer has no id.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> print(qrs.Recipe([qrs.Rule("head")]).to_json())
+        {
+          "version": 1,
+          "rules": [
+            {
+              "pattern": "head",
+              "weight": null,
+              "input": null
+            }
+          ],
+          "steps": []
+        }
+        """
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
-        """Rebuild a recipe from ``to_json``; a ``FormatError`` says what is wrong."""
-        if not isinstance(text, str | bytes):
+    def from_json(cls, text: str | bytes) -> Recipe:
+        """Rebuild a recipe from ``to_json``.
+
+        Parameters
+        ----------
+        text : str or bytes
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        QrsTypeError
+            When ``text`` is neither.
+        FormatError
+            When it is not JSON, a field is missing, unknown or not valid, or the version is newer.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> text = '{"version": 1, "rules": [{"pattern": "*", "weight": null, "input": null}], "steps": []}'
+        >>> qrs.Recipe.from_json(text)
+        Recipe(rules=(Rule(pattern='*', weight=None, input=None),), steps=())
+        """
+        given: object = text
+        if not isinstance(given, str | bytes):
             raise QrsTypeError(f"text is {quote(text)}, expected a str or bytes")
         return cls.from_dict(parse_json(text, "recipe"))
 

@@ -43,7 +43,22 @@ class Activation(Layer, id="activation"):
         check_activation(self.name)
 
     def forward(self, x: ArrayLike) -> F32:
-        """Return ``f(x)``, float32, of the shape of ``x``."""
+        """Apply the non-linearity.
+
+        Parameters
+        ----------
+        x : ndarray of float32
+            Any shape.
+
+        Returns
+        -------
+        ndarray of float32, shape of ``x``
+
+        Raises
+        ------
+        QrsTypeError
+            When ``x`` is not an array of floats.
+        """
         return activate(as_float32(x, "x"), self.name)
 
 

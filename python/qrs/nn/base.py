@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..arrays import as_float32
 from ..errors import QrsError, QrsTypeError, QrsValueError, quote
 from ..qtensor import QTensor
-from ..registry import Registered
+from ..registry import Registered, unknown
 
 __all__ = ["Layer", "Weight", "call", "check_inputs", "watching"]
 
@@ -63,15 +63,40 @@ class Layer(Registered, kind="layer"):
 
     @abstractmethod
     def forward(self, *inputs: Any) -> NDArray[Any]:
-        """Compute the output; inputs are arrays, optional ones may be left out."""
+        """Compute the output; a subclass says from what.
+
+        Parameters
+        ----------
+        *inputs : ndarray
+            Optional ones may be left out.
+
+        Returns
+        -------
+        ndarray
+        """
 
     def __call__(self, *inputs: Any) -> NDArray[Any]:
         """Compute the output, as ``forward`` does.
+
+        Parameters
+        ----------
+        *inputs : ndarray
+            By position; optional ones may be left out.
+
+        Returns
+        -------
+        ndarray
 
         Raises
         ------
         QrsTypeError
             When there are more or fewer inputs than ``forward`` takes.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> qrs.nn.Add()(np.float32([1, 2]), np.float32([3, 4]))
+        array([4., 6.], dtype=float32)
         """
         try:
             return self.forward(*inputs)
@@ -82,15 +107,49 @@ class Layer(Registered, kind="layer"):
             raise
 
     def arrays(self) -> dict[str, Weight]:
-        """Return the arrays by field name; absent ones are left out."""
+        """Return the arrays by field name; absent ones are left out.
+
+        Returns
+        -------
+        dict of str to ndarray or QTensor
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> list(qrs.nn.Linear(np.eye(3, dtype=np.float32)).arrays())
+        ['weight']
+        """
         return {name: part for name, part in self._parts() if isinstance(part, np.ndarray | QTensor)}
 
     def layers(self) -> dict[str, Layer]:
-        """Return the inner layers by field name; most layers have none."""
+        """Return the inner layers by field name; most layers have none.
+
+        Returns
+        -------
+        dict of str to Layer
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> same = qrs.nn.Linear(np.eye(4, dtype=np.float32))
+        >>> list(qrs.nn.MultiHeadAttention(same, same, same, same, heads=2).layers())
+        ['query', 'key', 'value', 'output']
+        """
         return {name: part for name, part in self._parts() if isinstance(part, Layer)}
 
     def attributes(self) -> dict[str, Any]:
-        """Return the remaining fields; a layer whose fields JSON cannot hold converts them here."""
+        """Return the remaining fields; a layer whose fields JSON cannot hold converts them here.
+
+        Returns
+        -------
+        dict of str to JSON value
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.nn.Normalize().attributes()
+        {'eps': 1e-12}
+        """
         return {
             name: part for name, part in self._parts() if not isinstance(part, np.ndarray | QTensor | Layer)
         }
@@ -104,10 +163,21 @@ class Layer(Registered, kind="layer"):
         arrays : mapping of str to ndarray, QTensor or Layer
         attributes : mapping of str to JSON value
 
+        Returns
+        -------
+        Layer
+            Of the class that this is called on.
+
         Raises
         ------
         QrsValueError
             When names are missing or unknown; the message lists both.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.nn.Normalize.from_parts({}, {"eps": 0.5})
+        Normalize(eps=0.5)
         """
         given = {**attributes, **arrays}
         fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -121,7 +191,34 @@ class Layer(Registered, kind="layer"):
         return cls(**given)
 
     def replace(self: L, **parts: Any) -> L:
-        """Return a copy with some fields changed; every check of the constructor runs again."""
+        """Return a copy with some fields changed; every check of the constructor runs again.
+
+        Parameters
+        ----------
+        **parts : object
+            New values by field name.
+
+        Returns
+        -------
+        Layer
+            Of the same class; it shares every array that was not replaced.
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError
+            When a field is unknown, or the constructor refuses a value.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> layer = qrs.nn.Linear(np.eye(3, dtype=np.float32))
+        >>> layer.replace(activation="relu")
+        Linear(weight=float32[3, 3], activation='relu')
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in parts:
+            if name not in known:
+                raise unknown(f"part of {type(self).__name__}", name, known)
         return dataclasses.replace(self, **parts)
 
     def __repr__(self) -> str:

@@ -26,7 +26,24 @@ class Add(Layer, id="add"):
     """
 
     def forward(self, a: ArrayLike, b: ArrayLike) -> F32:
-        """Return ``a + b``, float32; a ``QrsValueError`` tells both shapes when they differ."""
+        """Add.
+
+        Parameters
+        ----------
+        a, b : ndarray of float32
+            Of one shape.
+
+        Returns
+        -------
+        ndarray of float32, shape of ``a``
+
+        Raises
+        ------
+        QrsTypeError
+            When one is not an array of floats.
+        QrsValueError
+            When the shapes differ; the message tells both.
+        """
         left, right = as_float32(a, "a"), as_float32(b, "b")
         if left.shape != right.shape:
             raise QrsValueError(f"b has shape {right.shape}, expected {left.shape} like a")

@@ -104,12 +104,45 @@ class Linear(Layer, id="linear"):
         return activate(y, self.activation).reshape(*array.shape[:-1], n)
 
     def attributes(self) -> dict[str, Any]:
-        """Return activation and input as JSON values; an observer stays out, its work is done."""
+        """Return activation and input as JSON values; an observer stays out, its work is done.
+
+        Returns
+        -------
+        dict of str to JSON value
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> qrs.nn.Linear(np.eye(3, dtype=np.float32), activation="relu").attributes()
+        {'bias': None, 'input': None, 'activation': 'relu'}
+        """
         return {**super().attributes(), "input": input_to_dict(self.input)}
 
     @classmethod
     def from_parts(cls, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> Linear:
-        """Rebuild a layer; ``input`` comes as the dictionary that ``attributes`` gave."""
+        """Rebuild a layer from what ``arrays`` and ``attributes`` gave.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray or QTensor
+        attributes : mapping of str to JSON value
+            ``input`` as the dictionary that ``attributes`` gave.
+
+        Returns
+        -------
+        Linear
+
+        Raises
+        ------
+        QrsTypeError, QrsValueError, FormatError
+            When a part is missing, unknown or not valid.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> qrs.nn.Linear.from_parts({"weight": np.eye(3, dtype=np.float32)}, {"activation": "relu"})
+        Linear(weight=float32[3, 3], activation='relu')
+        """
         return super().from_parts(arrays, {**attributes, "input": input_from_dict(attributes.get("input"))})
 
 

@@ -88,6 +88,14 @@ class Normalize(Layer, id="normalize"):
     Parameters
     ----------
     eps : float, default 1e-12
+        Above 0; compared in float64.
+
+    Raises
+    ------
+    QrsTypeError
+        When ``eps`` is no number.
+    QrsValueError
+        When it is not finite or not above 0.
 
     Examples
     --------
@@ -104,7 +112,23 @@ class Normalize(Layer, id="normalize"):
             raise QrsValueError(f"eps is {self.eps}, expected a finite number > 0")
 
     def forward(self, x: ArrayLike) -> F32:
-        """Return the vectors with length one, float32, of the shape of ``x``; a zero vector stays zero."""
+        """Give the vectors length one; a zero vector stays zero.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (..., width)
+
+        Returns
+        -------
+        ndarray of float32, shape of ``x``
+
+        Raises
+        ------
+        QrsTypeError
+            When ``x`` is not an array of floats.
+        QrsValueError
+            When it has no axis.
+        """
         array = as_float32(x, "x")
         if not array.ndim:
             raise QrsValueError("x has shape (), expected (..., width)")

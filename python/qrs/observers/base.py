@@ -43,6 +43,23 @@ class Observer(Registered, kind="observer"):
     ----------
     batches, count : int
         Batches and elements seen. Empty batches do not count.
+
+    Examples
+    --------
+    >>> import numpy as np, qrs
+    >>> class Widest(qrs.observers.Observer, id="doctest-widest"):
+    ...     def _update(self, data, lo, hi):
+    ...         reach = np.maximum(-lo, hi)
+    ...         if self.batches:
+    ...             reach = np.maximum(reach, self.hi)
+    ...         self.lo, self.hi = -reach, reach
+    ...     def _merge(self, other):
+    ...         self.hi = np.maximum(self.hi, other.hi)
+    ...         self.lo = -self.hi
+    >>> seen = Widest()
+    >>> seen.update([-3.0, 1.0])
+    >>> [float(end) for end in seen.range("int8")]
+    [-3.0, 3.0]
     """
 
     arrays: ClassVar[tuple[str, ...]] = ("lo", "hi")
@@ -66,11 +83,34 @@ class Observer(Registered, kind="observer"):
         return self.lo, self.hi  # type: ignore[attr-defined]
 
     def settings(self) -> dict[str, Any]:
-        """Give the keyword arguments that make an observer like this one, as plain data for JSON."""
+        """Give the keyword arguments that make an observer like this one, as plain data for JSON.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.observers.MinMax(axis=0).settings()
+        {'axis': 0}
+        """
         return {"axis": self.axis}
 
     def fresh(self: O) -> O:
-        """Make an observer of the same settings that has seen nothing."""
+        """Make an observer of the same settings that has seen nothing.
+
+        Returns
+        -------
+        Observer
+            Of the same class.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.observers.MovingAverage(momentum=0.5).fresh()
+        MovingAverage(momentum=0.5)
+        """
         return type(self)(**self.settings())
 
     def update(self, x: ArrayLike) -> None:
@@ -88,6 +128,14 @@ class Observer(Registered, kind="observer"):
         QrsValueError
             If a value is not finite, or the number of channels is not that of the batches before. The state
             then is what it was.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> seen = qrs.observers.MinMax()
+        >>> seen.update([0.5, -1.0])
+        >>> seen.batches, seen.count
+        (1, 2)
         """
         data = as_float32(x, "x")
         if not data.size:
@@ -118,12 +166,27 @@ class Observer(Registered, kind="observer"):
     def merge(self, other: Observer) -> None:
         """Take in what another observer saw; ``other`` is left as it is.
 
+        Parameters
+        ----------
+        other : Observer
+            Of the same class and settings.
+
         Raises
         ------
         QrsTypeError
             If ``other`` is another kind of observer.
         QrsValueError
             If its settings or its number of channels differ.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> one, two = qrs.observers.MinMax(), qrs.observers.MinMax()
+        >>> one.update([0.5, -1.0])
+        >>> two.update([2.0])
+        >>> one.merge(two)
+        >>> [float(end) for end in one.range("int8")]
+        [-1.0, 2.0]
         """
         if type(other) is not type(self):
             raise QrsTypeError(
@@ -162,6 +225,14 @@ class Observer(Registered, kind="observer"):
             If no data was seen.
         QrsValueError
             If ranges of that granularity are not kept.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> seen = qrs.observers.MinMax(axis=0)
+        >>> seen.update([[0.5, -1.0], [2.0, 3.0]])
+        >>> seen.range(qrs.Scheme("int8", qrs.per_channel(0)))
+        (array([-1.,  2.], dtype=float32), array([0.5, 3. ], dtype=float32))
         """
         granularity = Scheme.of(scheme).granularity
         whole = granularity == per_tensor
@@ -177,12 +248,41 @@ class Observer(Registered, kind="observer"):
         return (lo[0].reshape(()), hi[0].reshape(())) if whole else (lo[1:].copy(), hi[1:].copy())
 
     def qparams(self, scheme: Scheme | str) -> QParams:
-        """Give the scheme's parameters for the range of what was seen."""
+        """Give the scheme's parameters for the range of what was seen.
+
+        Parameters
+        ----------
+        scheme : Scheme or str
+            As in `range`.
+
+        Returns
+        -------
+        QParams
+
+        Raises
+        ------
+        NotCalibratedError, QrsValueError
+            As `range`.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> seen = qrs.observers.MinMax()
+        >>> seen.update([-1.0, 2.0])
+        >>> seen.qparams("uint2")
+        QParams(scale=array(1., dtype=float32), zero_point=array(1, dtype=int32))
+        """
         scheme = Scheme.of(scheme)
         return scheme.qparams(*self.range(scheme))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Give the settings and counts as plain data for JSON, and the state's arrays by name.
+
+        Returns
+        -------
+        data : dict
+        arrays : dict of str to ndarray
+            Copies; none before any data was seen.
 
         Examples
         --------
@@ -199,10 +299,28 @@ class Observer(Registered, kind="observer"):
     def from_state(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Observer:
         """Build the observer that `to_state` described.
 
+        Parameters
+        ----------
+        data : mapping
+        arrays : mapping of str to ndarray
+
+        Returns
+        -------
+        Observer
+            Of the class that the id names.
+
         Raises
         ------
         FormatError
             If a field or array is missing or cannot be; the message names it.
+
+        Examples
+        --------
+        >>> import qrs
+        >>> seen = qrs.observers.MinMax()
+        >>> seen.update([1.0, -2.0])
+        >>> qrs.observers.Observer.from_state(*seen.to_state()) == seen
+        True
         """
         if not isinstance(data, Mapping):
             raise FormatError(f"observer is {quote(data)}, expected a mapping")

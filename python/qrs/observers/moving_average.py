@@ -50,7 +50,18 @@ class MovingAverage(Observer, id="moving_average"):
             raise QrsValueError(f"momentum is {momentum}, expected 0 <= momentum < 1")
 
     def settings(self) -> dict[str, Any]:
-        """Give the keyword arguments that make an observer like this one."""
+        """Give the keyword arguments that make an observer like this one, as plain data for JSON.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> import qrs
+        >>> qrs.observers.MovingAverage(momentum=0.5).settings()
+        {'axis': None, 'momentum': 0.5}
+        """
         return {**super().settings(), "momentum": self.momentum}
 
     def _update(self, data: NDArray[np.float32], lo: NDArray[np.float32], hi: NDArray[np.float32]) -> None:
