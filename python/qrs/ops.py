@@ -155,11 +155,11 @@ class Static:
 
 def _fit(data: NDArray[np.float32], scheme: Scheme, check_finite: bool) -> QParams:
     """Compute a scheme's parameters from the array that is to be quantized."""
-    shape = scheme.params_shape(data.shape)
+    shape = scheme.granularity.params_shape(data.shape)
     if not data.size:
         zeros = np.zeros(shape, np.float32)
         return scheme.qparams(zeros, zeros)
-    block = scheme.block(data.shape)
+    block = scheme.granularity.block(data.shape)
     if scheme.fit == "mse":
         how = (scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
         lo, hi = _core.fit_mse(data, block, *how, check_finite)
@@ -239,7 +239,7 @@ def quantize(
     params, scale, zero_point = _parameters(data, scheme, qparams, check_finite)
     codes = np.empty(packed_bytes(scheme.format.bits, data.size), np.uint8)
     if data.size:
-        block = scheme.block(data.shape)
+        block = scheme.granularity.block(data.shape)
         _core.quantize(
             data,
             block,
@@ -295,7 +295,7 @@ def fake_quantize(
     filled = target(out, data.shape, np.float32, x=x)
     _, scale, zero_point = _parameters(data, scheme, qparams, True)
     if data.size:
-        block = scheme.block(data.shape)
+        block = scheme.granularity.block(data.shape)
         _core.fake_quantize(
             data, block, scale, zero_point, scheme.dtype, scheme.narrow_range, scheme.rounding, seed, filled
         )

@@ -241,7 +241,7 @@ class QTensor:
         """
         filled = target(out, self._shape, np.float32, codes=self._codes, scale=self.scale)
         if self.size:
-            block = self._scheme.block(self._shape)
+            block = self._scheme.granularity.block(self._shape)
             _core.dequantize(self._codes, block, *self._cells(), self._scheme.dtype, filled)
         return deliver(filled, out)
 
@@ -293,7 +293,7 @@ class QTensor:
             out, (*source.shape, columns), np.float32, rows=rows, codes=self._codes, scale=self.scale
         )
         if filled.size:
-            block, dtype = self._scheme.block(self._shape), self._scheme.dtype
+            block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
             flat = filled.reshape(numbers.size, columns)
             _core.dequantize_rows(self._codes, self._shape, block, *self._cells(), dtype, numbers, flat)
         return deliver(filled, out)
@@ -312,7 +312,7 @@ class QTensor:
                 raise QrsValueError(f"a weight needs ndim 2, got shape {self._shape}")
             with _packing:
                 if self._panels is None:
-                    block, dtype = self._scheme.block(self._shape), self._scheme.dtype
+                    block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
                     self._panels = _core.Panels(self._codes, self._shape, block, *self._cells(), dtype)
         return self._panels
 
