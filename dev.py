@@ -280,8 +280,11 @@ def emulate(*arguments: str) -> None:
 
 
 def bench(*arguments: str) -> None:
-    """Measure limits, kernels and workloads; with arguments, the workloads that pytest selects by them."""
+    """Measure limits, kernels and workloads; with arguments, only workloads (-k gemm, --peers, --docs)."""
     install_demo("bench")
+    if "--peers" in arguments:
+        peers = ROOT / "benches/peers.txt"
+        environment("bench").step("peers", fingerprint(iter([peers])), lambda: pip("--requirement", peers))
     # The workloads ask the program `limits` what the machine can do.
     cargo("bench", "--package", "qrs-core", "--bench", "limits", "--no-run")
     if not arguments:

@@ -11,7 +11,7 @@ mod limits;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, SamplingMode, Throughput};
 use limits::{LIMITS, thread_time};
-use qrs_core::gemm::{Bytes, Finish, Input, Panels, linear, matmul_integer};
+use qrs_core::gemm::{Bytes, Finish, Input, Panels, Requantize, linear, linear_requantized, matmul_integer};
 use qrs_core::isa::Isa;
 use qrs_core::*;
 use serde::Deserialize;
@@ -25,9 +25,13 @@ struct Row {
     op: String,
     /// (m, n, k) of products, (rows, columns) or (elements,) of other operations, (batch, tokens, width, heads).
     shape: Vec<usize>,
+    /// Type of the left matrix of integers; `int8` where there is none.
+    a: Option<String>,
+    /// Format of codes; `int8` where there is none.
+    format: Option<String>,
     /// Format of the weight.
     weight: Option<String>,
-    /// Elements along k that share a scale; 0 for a scale per column.
+    /// Elements along the last axis that share a scale; 0 for a scale per row, or for the whole of one axis.
     #[serde(default)]
     group: usize,
     /// Format that the input is quantized to, row by row; float32 where there is none.
@@ -102,32 +106,69 @@ fn bytes(len: usize) -> Vec<u8> {
 /// Makes the data of a row and the call to measure.
 fn prepare(row: &Row) -> Result<Run, Error> {
     Ok(match row.op.as_str() {
-        "matmul_integer" => products(&row.shape),
+        "matmul_integer" => products(row),
         "linear" => layer(row)?,
-        "quantize" | "dequantize" | "fake_quantize" | "min_max" => codes(&row.op, row.shape[0])?,
+        "linear_static" => static_layer(row)?,
+        "quantize" | "dequantize" | "fake_quantize" | "min_max" => codes(row)?,
         "gelu" | "softmax" | "layer_norm" => rows(&row.op, row.shape[0], row.shape[1])?,
         "attention" => heads(&row.shape),
         _ => return Err(Error::Unknown { what: "op", got: row.op.clone(), known: Vec::new() }),
     })
 }
 
-fn products(shape: &[usize]) -> Run {
-    let &[m, n, k] = shape else { unreachable!("(m, n, k)") };
+fn products(row: &Row) -> Run {
+    let &[m, n, k] = &row.shape[..] else { unreachable!("(m, n, k)") };
     let signed = |len| bytes(len).into_iter().map(|byte| byte as i8).collect::<Vec<_>>();
-    let (a, b, mut out) = (signed(m * k), signed(k * n), vec![0; m * n]);
+    let (b, mut out) = (signed(k * n), vec![0; m * n]);
+    if row.a.as_deref() == Some("uint8") {
+        let a = bytes(m * k);
+        return Box::new(move || matmul_integer(Bytes::U8(&a), Bytes::I8(&b), [0, 0], k, &mut out));
+    }
+    let a = signed(m * k);
     Box::new(move || matmul_integer(Bytes::I8(&a), Bytes::I8(&b), [0, 0], k, &mut out))
+}
+
+/// One scale and zero point for each cell, all alike.
+struct Cells {
+    scale: Vec<f32>,
+    zero_point: Vec<i32>,
+}
+
+impl Cells {
+    fn new(count: usize, scale: f32) -> Cells {
+        Cells { scale: vec![scale; count], zero_point: vec![0; count] }
+    }
+
+    fn params(&self) -> QParams<'_> {
+        QParams { scale: &self.scale, zero_point: &self.zero_point }
+    }
+}
+
+/// A weight (n, k) of random codes; with the bytes of the codes.
+fn weight(format: &str, n: usize, k: usize, group: usize) -> Result<(Panels, usize), Error> {
+    let (format, block) = (format::find(format)?, [1, if group == 0 { k } else { group }]);
+    let grid = Grid::new(&[n, k], &block)?;
+    let (cells, codes) = (Cells::new(grid.cells(), 0.01), bytes(packed_len(n * k, format.bits())));
+    let packed = Packed { codes: &codes, format, grid: &grid, params: cells.params() };
+    Ok((Panels::new(packed, block)?, codes.len()))
+}
+
+fn static_layer(row: &Row) -> Result<Run, Error> {
+    let &[m, n, k] = &row.shape[..] else { unreachable!("(m, n, k)") };
+    let (panels, _) = weight("int8", n, k, 0)?;
+    let (x, mut out, codes) = (floats(m * k), vec![0; m * n], format::find("uint8")?);
+    let input = Input::fixed(codes, 1.0 / 128.0, 128, false)?;
+    let output = Requantize::new(codes, 0.5, 128, false)?;
+    Ok(Box::new(move || {
+        let finish = Finish { bias: None, activation: Activation::from_name("none")? };
+        linear_requantized(&x, &panels, Some(&input), &finish, &output, &mut out)
+    }))
 }
 
 fn layer(row: &Row) -> Result<Run, Error> {
     let &[m, n, k] = &row.shape[..] else { unreachable!("(m, n, k)") };
-    let format = format::find(row.weight.as_deref().unwrap_or_default())?;
-    let block = [1, if row.group == 0 { k } else { row.group }];
-    let grid = Grid::new(&[n, k], &block)?;
-    let (scale, zero_point) = (vec![0.01; grid.cells()], vec![0; grid.cells()]);
-    let codes = bytes(packed_len(n * k, format.bits()));
-    let params = QParams { scale: &scale, zero_point: &zero_point };
-    let panels = Panels::new(Packed { codes: &codes, format, grid: &grid, params }, block)?;
-    let weights = vec![panels; (row.rotate / codes.len()).max(1)];
+    let (panels, bytes) = weight(row.weight.as_deref().unwrap_or_default(), n, k, row.group)?;
+    let weights = vec![panels; (row.rotate / bytes).max(1)];
     let input = match &row.input {
         Some(name) => {
             let target = Target::new(format::find(name)?, false, false, ScaleType::Float32)?;
@@ -143,18 +184,24 @@ fn layer(row: &Row) -> Result<Run, Error> {
     }))
 }
 
-fn codes(op: &str, len: usize) -> Result<Run, Error> {
-    let (x, grid, format) = (floats(len), Grid::new(&[len], &[len])?, format::find("int8")?);
+fn codes(row: &Row) -> Result<Run, Error> {
+    let (len, format) = (row.shape.iter().product(), format::find(row.format.as_deref().unwrap_or("int8"))?);
+    let last = row.shape.last().copied().unwrap_or_default();
+    let block = [1, if row.group == 0 { last } else { row.group }];
+    let grid = Grid::new(&row.shape, &block[2 - row.shape.len()..])?;
+    let (x, narrow_range) = (floats(len), format.bits() == 8);
     let encoding =
-        Encoding { format, narrow_range: true, rounding: Rounding::HalfEven, seed: 0, check_finite: true };
-    let params = QParams { scale: &[1.0 / 127.0], zero_point: &[0] };
-    let (mut packed, mut out) = (vec![0; len], vec![0.0; len]);
-    Ok(match op {
-        "quantize" => Box::new(move || quantize(&x, &grid, params, &encoding, &mut packed)),
-        "fake_quantize" => Box::new(move || fake_quantize(&x, &grid, params, &encoding, &mut out)),
+        Encoding { format, narrow_range, rounding: Rounding::HalfEven, seed: 0, check_finite: true };
+    let cells = Cells::new(grid.cells(), 1.0 / 127.0);
+    let (mut packed, mut out) = (vec![0; packed_len(len, format.bits())], vec![0.0; len]);
+    Ok(match row.op.as_str() {
+        "quantize" => Box::new(move || quantize(&x, &grid, cells.params(), &encoding, &mut packed)),
+        "fake_quantize" => Box::new(move || fake_quantize(&x, &grid, cells.params(), &encoding, &mut out)),
         "dequantize" => {
-            quantize(&x, &grid, params, &encoding, &mut packed)?;
-            Box::new(move || dequantize(Packed { codes: &packed, format, grid: &grid, params }, &mut out))
+            quantize(&x, &grid, cells.params(), &encoding, &mut packed)?;
+            Box::new(move || {
+                dequantize(Packed { codes: &packed, format, grid: &grid, params: cells.params() }, &mut out)
+            })
         }
         _ => Box::new(move || min_max(&x, &grid, true).map(drop)),
     })

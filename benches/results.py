@@ -1,4 +1,4 @@
-"""What a run measured: the machine's limits, the rows, the table and the record."""
+"""What a run measured: the machine's limits, the rows, and the record of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import peers
 import qrs
+from sides import Side
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benches" / "records"
@@ -59,38 +60,42 @@ class Machine:
         self._program.communicate()
 
 
-@dataclass
-class Times:
-    """Seconds of each round: all threads, one thread (wall clock, CPU time), NumPy; and the lower probe."""
-
-    quiet: float
-    all: list[float] = field(default_factory=list)
-    one: list[tuple[float, float]] = field(default_factory=list)
-    peer: list[float] = field(default_factory=list)
-
-
 class Results:
     """The rows of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: list[str]) -> None:
+        self.peers, self.missing = peers.load(names)
         self.machine = Machine()
+        self.threads = qrs.get_num_threads()
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
 
-    def add(self, row: dict[str, Any], times: Times) -> None:
-        """Take in the rounds of a row: medians, and the median of the ratios of neighbouring rounds."""
+    def add(self, row: dict[str, Any], threads: int, own: Side, others: list[Side], **more: Any) -> None:
+        """Take in the rounds of a row: medians, and medians of the ratios of neighbouring samples.
+
+        One thread is rated by its CPU time, which a busy machine disturbs less; several by the wall clock.
+        """
+        clock = 1 if threads == 1 else 0
+
+        def times(side: Side) -> dict[str, float]:
+            wall, cpu = (1e3 * median(times) for times in zip(*side.samples, strict=True))
+            return {"ms": (wall, cpu)[clock], "wall_ms": wall, "cpu_ms": cpu}
+
+        def beside(side: Side) -> dict[str, Any]:
+            pairs = zip(side.samples, own.samples, strict=True)
+            ratio = median(theirs[clock] / ours[clock] for theirs, ours in pairs)
+            return {**times(side), "ratio": ratio, "error": side.error, "good": side.good}
+
         self.rows.append(
             {
                 "name": row["name"],
+                "threads": threads,
                 "limit": row["limit"],
                 "work": row["work"],
-                "rounds": len(times.all),
-                "ms": 1e3 * median(times.all),
-                "one_ms": 1e3 * median(wall for wall, _ in times.one),
-                "one_cpu_ms": 1e3 * median(cpu for _, cpu in times.one),
-                "peer_ms": 1e3 * median(times.peer),
-                "ratio": median(peer / own for peer, own in zip(times.peer, times.all, strict=True)),
-                "quiet": times.quiet,
+                "rounds": len(own.samples),
+                **times(own),
+                "peers": {side.name: beside(side) for side in others},
+                **more,
             }
         )
 
@@ -100,62 +105,45 @@ class Results:
         self.machine.stop()
         for row in self.rows:
             limit = self.machine.limits[row["limit"]] or {}
-            row["rate"], row["one_rate"] = (row["work"] / row[ms] / 1e6 for ms in ("ms", "one_cpu_ms"))
-            row["of_limit"] = row["rate"] / limit.get("all", np.nan)
-            row["one_of_limit"] = row["one_rate"] / limit.get("one_cpu", np.nan)
+            row["rate"] = row["work"] / row["ms"] / 1e6
+            row["of_limit"] = row["rate"] / limit.get("one_cpu" if row["threads"] == 1 else "all", np.nan)
 
-    def table(self) -> str:
-        """Lay the rows out as text."""
-        lines = [
-            f"qrs {qrs.__version__}, {cpu()}, {qrs.isa()}, {qrs.get_num_threads()} threads, "
-            f"NumPy {np.__version__}",
-            f"{'limit':28}{'1 thread (CPU time)':>28}{'all threads':>22}",
-        ]
-        for name, rates in self.machine.limits.items():
-            if rates:
-                unit = "GMAC/s" if name in ("dot", "fma") else "GB/s"
-                lines.append(f"{name:28}{rates['one_cpu']:21.1f} {unit:6}{rates['all']:15.1f} {unit}")
-        head = f"{'workload':24}{'ms':>10}{'rate':>8}        {'of limit':>8}{'x NumPy':>9}"
-        lines += ["", f"{head}{'1 thread ms':>13}{'CPU ms':>10}{'of limit':>10}{'quiet':>7}  limit"]
-        for row in self.rows:
-            unit = "GMAC/s" if row["limit"] in ("dot", "fma") else "GB/s"
-            lines.append(
-                f"{row['name']:24}{row['ms']:10.3f}{row['rate']:8.1f} {unit:7}{row['of_limit']:8.2f}"
-                f"{row['ratio']:9.2f}{row['one_ms']:13.3f}{row['one_cpu_ms']:10.3f}"
-                f"{row['one_of_limit']:10.2f}{row['quiet']:7.2f}  {row['limit']}"
-            )
-        lines += [f"{name:24}   skipped: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join(lines)
-
-    def record(self) -> Path:
-        """Append the run to the history of this CPU."""
-        rounded = [{k: round4(v) for k, v in row.items()} for row in self.rows]
-        limits = {
-            name: rates and {k: round4(v) for k, v in rates.items()}
-            for name, rates in self.machine.limits.items()
-        }
+    def entry(self) -> dict[str, Any]:
+        """Give the run as one line of the record."""
         entry = {
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "version": qrs.__version__,
             "commit": commit(),
             "cpu": cpu(),
             "isa": qrs.isa(),
-            "threads": qrs.get_num_threads(),
-            "numpy": np.__version__,
-            "limits": limits,
-            "rows": rounded,
+            "threads": self.threads,
+            "peers": {name: peer.VERSION for name, peer in self.peers.items()},
+            "missing": self.missing,
+            "limits": self.machine.limits,
+            "rows": self.rows,
             "skipped": self.skipped,
         }
-        RECORDS.mkdir(exist_ok=True)
-        path = RECORDS / f"{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}.jsonl"
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        return path
+        return {key: rounded(value) for key, value in entry.items()}
 
 
-def round4(value: Any) -> Any:
-    """Keep four significant digits of a float."""
-    return float(f"{value:.4g}") if isinstance(value, float) and np.isfinite(value) else value
+def record(entry: dict[str, Any]) -> Path:
+    """Append a run to the history of its CPU."""
+    RECORDS.mkdir(exist_ok=True)
+    path = RECORDS / f"{re.sub('[^a-z0-9]+', '-', entry['cpu'].lower()).strip('-')}.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    return path
+
+
+def rounded(value: Any) -> Any:
+    """Keep four significant digits of every float, and what is not finite as null."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return value
 
 
 def cpu() -> str:

@@ -1,56 +1,47 @@
-"""Time every row of ``workloads.json`` against NumPy; the results are checked, the times are not."""
+"""Time every row of ``workloads.json`` beside the peers; the results are checked, the times are not."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 import qrs
 from pytest_benchmark.fixture import BenchmarkFixture
-from results import Results, Times
-from workloads import ROWS, Call, prepare
+from results import Results
+from sides import Side, fastest, ways
+from workloads import ROWS, prepare
 
-# Seconds for a row and its bounds on the number of rounds.
+# Seconds for a row, and bounds on the number of rounds.
 BUDGET, FEWEST, MOST = 2.0, 5, 100
 
 
-def seconds(call: Call) -> float:
-    """Time one call by the wall clock."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def alone(call: Call) -> tuple[float, float]:
-    """Time one call on a single thread of qrs: wall clock and CPU time."""
-    threads = qrs.get_num_threads()
-    qrs.set_num_threads(1)
-    try:
-        wall, cpu = time.perf_counter(), time.thread_time()
-        call()
-        return time.perf_counter() - wall, time.thread_time() - cpu
-    finally:
-        qrs.set_num_threads(threads)
-
-
+@pytest.mark.parametrize("threads", sorted({1, qrs.get_num_threads()}), ids=lambda threads: f"{threads}t")
 @pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
-def test_workload(row: dict[str, Any], benchmark: BenchmarkFixture, results: Results) -> None:
-    """Take turns: NumPy, qrs on one thread, qrs on all threads, and again."""
-    case = prepare(row)
-    case.check()
-    times = Times(quiet=results.machine.probe())
-    cost = seconds(case.peer) + alone(case.run)[0] + seconds(case.run)
+@pytest.mark.filterwarnings("ignore")  # of the peers
+def test_workload(row: dict[str, Any], threads: int, benchmark: BenchmarkFixture, results: Results) -> None:
+    """Take turns: the peers, qrs, and again."""
+    qrs.set_num_threads(threads)
+    work = prepare(row)
+    work.check()
+    sides, failed = [], {}
+    for name, peer in results.peers.items():
+        if hasattr(peer, row["op"]):
+            try:
+                side = fastest(ways(name, peer, row, work, threads))
+            except Exception as error:
+                failed[name] = f"{type(error).__name__}: {error}"
+            else:
+                sides += [side] if side else []
+    own = Side("qrs", work.run)
+    quiet = results.machine.probe()
+    cost = sum(side.repeat * side.sample()[0] for side in (own, *sides))
     rounds = int(np.clip(BUDGET / cost, FEWEST, MOST))
 
     def others() -> None:
-        times.peer.append(seconds(case.peer))
-        times.one.append(alone(case.run))
+        for side in sides:
+            side.turn()
 
-    def run() -> None:
-        times.all.append(seconds(case.run))
-
-    benchmark.pedantic(run, setup=others, rounds=rounds, iterations=1)  # type: ignore[no-untyped-call]
-    times.quiet = min(times.quiet, results.machine.probe())
-    results.add(row, times)
+    benchmark.pedantic(own.turn, setup=others, rounds=rounds, iterations=1)  # type: ignore[no-untyped-call]
+    quiet = min(quiet, results.machine.probe())
+    results.add(row, threads, own, sides, failed=failed, quiet=quiet)
