@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ class Workload:
 def floats(rng: np.random.Generator, *shape: int) -> F32:
     """Give normally distributed float32 numbers."""
     return rng.standard_normal(shape, np.float32)
+
+
+def in_turn(calls: list[Call]) -> Call:
+    """Give a call that makes the next of them each time."""
+    ring = itertools.cycle(calls)
+    return lambda: next(ring)()
 
 
 # How far a result is off

@@ -70,35 +70,6 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
 
-    def add(self, row: dict[str, Any], threads: int, own: Side, others: list[Side], **more: Any) -> None:
-        """Take in the rounds of a row: medians, and medians of the ratios of neighbouring samples.
-
-        One thread is rated by its CPU time, which a busy machine disturbs less; several by the wall clock.
-        """
-        clock = 1 if threads == 1 else 0
-
-        def times(side: Side) -> dict[str, float]:
-            wall, cpu = (1e3 * median(times) for times in zip(*side.samples, strict=True))
-            return {"ms": (wall, cpu)[clock], "wall_ms": wall, "cpu_ms": cpu}
-
-        def beside(side: Side) -> dict[str, Any]:
-            pairs = zip(side.samples, own.samples, strict=True)
-            ratio = median(theirs[clock] / ours[clock] for theirs, ours in pairs)
-            return {**times(side), "ratio": ratio, "error": side.error, "good": side.good}
-
-        self.rows.append(
-            {
-                "name": row["name"],
-                "threads": threads,
-                "limit": row["limit"],
-                "work": row["work"],
-                "rounds": len(own.samples),
-                **times(own),
-                "peers": {side.name: beside(side) for side in others},
-                **more,
-            }
-        )
-
     def finish(self) -> None:
         """Measure the limits once more, and rate the rows by them."""
         self.machine.measure()
@@ -124,6 +95,31 @@ class Results:
             "skipped": self.skipped,
         }
         return {key: rounded(value) for key, value in entry.items()}
+
+
+def summary(row: dict[str, Any], threads: int, own: Side, others: list[Side]) -> dict[str, Any]:
+    """Reduce the rounds of a row to medians, and to medians of the ratios of neighbouring samples.
+
+    One thread is rated by its CPU time, which a busy machine disturbs less; several by the wall clock.
+    """
+    clock = 1 if threads == 1 else 0
+
+    def times(side: Side) -> dict[str, float]:
+        wall, cpu = (1e3 * median(seconds) for seconds in zip(*side.samples, strict=True))
+        return {"ms": (wall, cpu)[clock], "wall_ms": wall, "cpu_ms": cpu}
+
+    def beside(side: Side) -> dict[str, Any]:
+        pairs = zip(side.samples, own.samples, strict=True)
+        ratio = median(theirs[clock] / ours[clock] for theirs, ours in pairs)
+        return {**times(side), "ratio": ratio, "error": side.error, "good": side.good}
+
+    return {
+        **{key: row[key] for key in ("name", "limit", "work")},
+        "threads": threads,
+        "rounds": len(own.samples),
+        **times(own),
+        "peers": {side.name: beside(side) for side in others},
+    }
 
 
 def record(entry: dict[str, Any]) -> Path:

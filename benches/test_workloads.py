@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import qrs
 from pytest_benchmark.fixture import BenchmarkFixture
-from results import Results
+from results import Results, summary
 from sides import Side, fastest, ways
 from workloads import ROWS, prepare
 
@@ -44,4 +44,4 @@ def test_workload(row: dict[str, Any], threads: int, benchmark: BenchmarkFixture
 
     benchmark.pedantic(own.turn, setup=others, rounds=rounds, iterations=1)  # type: ignore[no-untyped-call]
     quiet = min(quiet, results.machine.probe())
-    results.add(row, threads, own, sides, failed=failed, quiet=quiet)
+    results.rows.append({**summary(row, threads, own, sides), "failed": failed, "quiet": quiet})

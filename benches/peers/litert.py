@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import metadata
-from itertools import cycle
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from common import Call
+from common import Call, in_turn
 from elements import Elements
 from numpy.typing import NDArray
 from products import Layer, StaticLayer
@@ -74,7 +73,7 @@ class Model:
 
 def array(result: Call) -> NDArray[Any]:
     """Copy the tensor: the interpreter does not run while there is a view of it."""
-    return np.array(result())
+    return np.array(result(), copy=True)
 
 
 def uniform(scale: Any, zero_point: int = 0) -> Any:
@@ -114,8 +113,7 @@ def linear(data: Layer, threads: int) -> Iterator[Call]:
         model.add(out)
         return model.ready("FULLY_CONNECTED", 13, [x, w, -1], data.x, threads)
 
-    ring = cycle([one() for _ in range(data.copies)])
-    yield lambda: next(ring)()
+    yield in_turn([one() for _ in range(data.copies)])
 
 
 def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import cycle
+from functools import partial
 from typing import Any
 
 import numpy as np
-from common import F32, Call
+from common import F32, Call, in_turn
 from elements import Elements
 from layers import Heads, Norm, numpy_softmax
 from numpy.typing import NDArray
@@ -43,10 +43,9 @@ def linear(data: Layer, threads: int) -> Iterator[Call]:
     dense = data.weight()
     # As many bytes to go through as with the codes, not as many copies.
     copies = max(1, data.copies * data.codes.size * data.bits // 8 // dense.nbytes)
-    matrices = cycle([dense.copy().T for _ in range(copies)])
     out = np.empty((len(data.x), len(dense)), np.float32)
     if blas(threads):
-        yield lambda: np.matmul(data.x, next(matrices), out=out)
+        yield in_turn([partial(np.matmul, data.x, dense.copy().T, out=out) for _ in range(copies)])
 
 
 # Into buffers made beforehand, as qrs where it takes `out`

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnxruntime
-from common import F32, Call
+from common import F32, Call, in_turn
 from elements import Elements
 from layers import Heads, Norm
 from numpy.typing import NDArray
@@ -80,9 +79,9 @@ def linear(data: Layer, threads: int) -> Iterator[Call]:
     out = np.empty((len(data.x), len(data.codes)), np.float32)
 
     def turns(node: Any, constants: Arrays) -> Call:
-        calls = [session([node], {"x": data.x}, constants, {"y": out}, threads) for _ in range(data.copies)]
-        ring = cycle(calls)
-        return lambda: next(ring)()
+        return in_turn(
+            [session([node], {"x": data.x}, constants, {"y": out}, threads) for _ in range(data.copies)]
+        )
 
     if data.group:
         n, k = data.codes.shape
@@ -104,14 +103,14 @@ def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
     out = np.empty((len(data.x), len(data.codes)), np.uint8)
     names = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
     for codes, zero in weights(np.ascontiguousarray(data.codes.T)):
-        constants = {
-            "x_scale": np.float32(data.x_scale),
-            "x_zero": np.uint8(data.x_zero),
+        constants: Arrays = {
+            "x_scale": np.array(data.x_scale, np.float32),
+            "x_zero": np.array(data.x_zero, np.uint8),
             "w": codes,
             "w_scale": data.scale,
             "w_zero": zero,
-            "y_scale": np.float32(data.y_scale),
-            "y_zero": np.uint8(data.y_zero),
+            "y_scale": np.array(data.y_scale, np.float32),
+            "y_zero": np.array(data.y_zero, np.uint8),
         }
         yield session([Node("QLinearMatMul", names, ["y"])], {"x": data.x}, constants, {"y": out}, threads)
 

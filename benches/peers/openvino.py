@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 import openvino
-from common import F32, Call
+from common import F32, Call, in_turn
 from elements import Elements
 from numpy.typing import NDArray
 from openvino import Tensor, Type
@@ -60,10 +59,9 @@ def linear(data: Layer, threads: int) -> Iterator[Call]:
         calls = []
         for _ in range(data.copies):
             x = op.parameter(data.x.shape, f32)
-            product = op.matmul(x, decoded(data), False, True)
-            calls.append(compiled(product, x, data.x, out, threads, DYNAMIC_QUANTIZATION_GROUP_SIZE=group))
-        ring = cycle(calls)
-        yield lambda ring=ring: next(ring)()
+            y = op.matmul(x, decoded(data), False, True)
+            calls.append(compiled(y, x, data.x, out, threads, DYNAMIC_QUANTIZATION_GROUP_SIZE=group))
+        yield in_turn(calls)
 
 
 def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from common import F32, Call
+from common import F32, Call, in_turn
 from elements import Elements
 from layers import Heads, Norm
 from numpy.typing import NDArray
@@ -44,8 +44,8 @@ def matmul_integer(data: IntegerProduct, threads: int) -> Iterator[Call]:
     # oneDNN with a packed weight, which gives the sums as float32.
     packed = OPS.onednn.qlinear_prepack(w, list(a.shape))
     unit, zero = torch.ones(len(w)), torch.zeros(len(w), dtype=torch.long)
-    rest = unit, zero, None, 1.0, 0, torch.float32, "none", [], ""
-    yield lambda: OPS.onednn.qlinear_pointwise(a, 1.0, 0, packed, *rest)
+    result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+    yield partial(OPS.onednn.qlinear_pointwise, a, 1.0, 0, packed, unit, zero, None, *result)
 
 
 def linear(data: Layer, threads: int) -> Iterator[Call]:
@@ -62,11 +62,11 @@ def linear_int8(data: Layer) -> Iterator[Call]:
     weight = per_row(codes, data.scale)
     for engine in ENGINES:
         torch.backends.quantized.engine = engine
-        packed = cycle([OPS.quantized.linear_prepack(weight, None) for _ in range(data.copies)])
-        yield lambda packed=packed: OPS.quantized.linear_dynamic(x, next(packed), reduce_range=True)
+        packed = [OPS.quantized.linear_prepack(weight, None) for _ in range(data.copies)]
+        yield in_turn([partial(OPS.quantized.linear_dynamic, x, one, reduce_range=True) for one in packed])
     half, scale = x.bfloat16(), torch.tensor(data.scale[:, 0]).bfloat16()
-    weights = cycle([codes.clone() for _ in range(data.copies)])
-    yield lambda: OPS.aten._weight_int8pack_mm(half, next(weights), scale)
+    product = OPS.aten._weight_int8pack_mm
+    yield in_turn([partial(product, half, codes.clone(), scale) for _ in range(data.copies)])
 
 
 def linear_int4(data: Layer) -> Iterator[Call]:
@@ -74,10 +74,9 @@ def linear_int4(data: Layer) -> Iterator[Call]:
     x, codes = torch.tensor(data.x).bfloat16(), torch.tensor(data.codes).int() + 8
     scale = torch.tensor(data.scale.T.copy()).bfloat16()
     scale_and_zero = torch.stack([scale, torch.zeros_like(scale)], 2).contiguous()
-    pack = OPS.aten._convert_weight_to_int4pack_for_cpu
-    packed = cycle([pack(codes, 1) for _ in range(data.copies)])
-    product = OPS.aten._weight_int4pack_mm_for_cpu
-    yield lambda: product(x, next(packed), data.group, scale_and_zero)
+    pack, product = OPS.aten._convert_weight_to_int4pack_for_cpu, OPS.aten._weight_int4pack_mm_for_cpu
+    packed = [pack(codes, 1) for _ in range(data.copies)]
+    yield in_turn([partial(product, x, one, data.group, scale_and_zero) for one in packed])
 
 
 def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
@@ -87,7 +86,7 @@ def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
     for engine in ENGINES:
         torch.backends.quantized.engine = engine
         packed = OPS.quantized.linear_prepack(weight, None)
-        yield lambda packed=packed: OPS.quantized.linear(x, packed, data.y_scale, data.y_zero)
+        yield partial(OPS.quantized.linear, x, packed, data.y_scale, data.y_zero)
 
 
 def quantize(data: Elements, threads: int) -> Iterator[Call]:
@@ -130,7 +129,7 @@ def gelu(x: F32, threads: int) -> Iterator[Call]:
     torch.set_num_threads(threads)
     t = torch.tensor(x)
     for form in ("none", "tanh"):
-        yield lambda form=form: torch.nn.functional.gelu(t, approximate=form)
+        yield partial(torch.nn.functional.gelu, t, approximate=form)
 
 
 def softmax(x: F32, threads: int) -> Iterator[Call]:

@@ -13,7 +13,7 @@
 //!
 //! There is no blocking along k: the sums of a tile stay in registers over a whole group.
 
-use super::epilogue::{Accumulator, Columns, Output};
+use super::epilogue::{Accumulator, Output};
 use super::kernel::{Family, Floats, Kernel, Lines, Tile, Word};
 use super::panel::{Panels, Staged, WIDTH};
 use super::rows::{Prepare, Refusal, Rows, Source};
@@ -150,8 +150,11 @@ where
         let borrowed = F::B::borrow(&panels.codes);
         let strip = STRIP.max(kernel.panels);
         let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { strip * lines })?;
-        let mut scratch =
-            Scratch { acc: zeroed(kernel.mr * kernel.panels)?, sums: zeroed(kernel.mr * strip)? };
+        let mut scratch = Scratch {
+            acc: zeroed(kernel.mr * kernel.panels)?,
+            rows: zeroed(kernel.mr)?,
+            sums: zeroed(kernel.mr * strip)?,
+        };
         let (first, last) =
             (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
         for panel in (first..last).step_by(strip) {
@@ -172,8 +175,12 @@ where
 }
 
 /// Buffers of one tile.
-struct Scratch<C: Copy, S> {
+struct Scratch<C: Accumulator, S> {
+    /// What the kernel adds to.
     acc: Vec<Line<C, 16>>,
+    /// What the correction knows of each row.
+    rows: Vec<C::Row>,
+    /// `[row][panel of the strip]`: what the groups add up to.
     sums: Vec<Line<S, 16>>,
 }
 
@@ -198,14 +205,14 @@ where
         let columns = strip.start * WIDTH..(strip.end * WIDTH).min(panels.n);
         for start in (0..self.rectangle.rows.len()).step_by(kernel.mr) {
             let tile = start..self.rectangle.rows.len().min(start + kernel.mr);
-            let sums = &mut scratch.sums[..tile.len() * strip.len()];
-            sums.fill(Line::zero());
+            scratch.sums[..tile.len() * strip.len()].fill(Line::zero());
             for first in (0..strip.len()).step_by(kernel.panels) {
                 let set = first..strip.len().min(first + kernel.panels);
                 let b = &b[set.start * lines..set.end * lines];
                 let part = Part { rows: tile.clone(), strip: strip.clone(), set };
-                self.add_products(rows, b, &part, &mut scratch.acc, sums);
+                self.add_products(rows, b, &part, scratch);
             }
+            let sums = &mut scratch.sums[..tile.len() * strip.len()];
             self.product.output.finish(&rows.scale[tile.clone()], columns.clone(), sums);
             for (row, sums) in tile.zip(sums.chunks_exact(strip.len())) {
                 let out = self.rectangle.row(self.rectangle.rows.start + row, columns.clone());
@@ -221,15 +228,15 @@ where
         rows: &Rows<'_, F::A, F::C>,
         b: &[F::B],
         part: &Part,
-        acc: &mut [Line<F::C, 16>],
-        sums: &mut [Line<O::Sum, 16>],
+        scratch: &mut Scratch<F::C, O::Sum>,
     ) {
         let panels = self.product.panels;
         let groups = panels.groups;
         let count = groups.count();
         let (start, width) = (part.rows.start, part.set.len());
-        let acc = &mut acc[..part.rows.len() * width];
-        let row_zeros = &rows.zero[part.rows.clone()];
+        let panel_stride = b.len() / width;
+        let acc = &mut scratch.acc[..part.rows.len() * width];
+        let row_parts = &mut scratch.rows[..part.rows.len()];
         for group in 0..count {
             let k = groups.padded(group);
             acc.fill(Line::zero());
@@ -238,23 +245,25 @@ where
                 stride: rows.stride,
                 rows: part.rows.len(),
                 b: &b[k.start / F::B::K..],
-                panel_stride: b.len() / width,
+                panel_stride,
                 panels: width,
                 lines: k.len() / F::B::K,
             };
             // SAFETY: kernels only ask for the features of their instruction set, and `Family::select` hands out
             // none that this CPU lacks.
             unsafe { (self.kernel.tile)(tile, acc) };
+            for (row, part) in part.rows.clone().zip(row_parts.iter_mut()) {
+                let sum = rows.sums.get(row * count + group).copied().unwrap_or_default();
+                *part = F::C::row(sum, rows.zero[row]);
+            }
             for panel in 0..width {
                 let in_strip = part.set.start + panel;
                 let at = (part.strip.start + in_strip) * count + group;
-                let zero = (panels.has_zeros || !F::C::EXACT).then_some(&panels.zero[at]);
-                let (scale, columns) = (&panels.scale[at], Columns { zero, sum: &panels.sum[at] });
-                for (row, row_zero) in row_zeros.iter().enumerate() {
-                    let row_sum = rows.sums.get((start + row) * count + group).copied().unwrap_or_default();
-                    let products = F::C::correct(&acc[row * width + panel], &columns, row_sum, *row_zero);
-                    let sums = &mut sums[row * part.strip.len() + in_strip];
-                    self.product.output.fold(products, scale, sums);
+                let (scale, columns) = (panels.scale[at].0, panels.offsets.at(at));
+                for (row, row_part) in row_parts.iter().enumerate() {
+                    let products = F::C::correct(&acc[row * width + panel], columns, row_part);
+                    let sums = &mut scratch.sums[row * part.strip.len() + in_strip];
+                    self.product.output.fold(products, &scale, sums);
                 }
             }
         }

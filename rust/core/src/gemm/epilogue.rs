@@ -10,25 +10,20 @@
 //! `y = activation((Σ_groups f32(t_g) · scale_g) · scale_row + bias)`, groups ascending and every operation
 //! rounded by itself, so that any instruction set and any number of threads give the same bits.
 
+use super::panel::Offset;
 use crate::activation::Activation;
-use crate::mem::{Line, LineF32, LineI32, elements};
+use crate::mem::{Line, LineF32, LineI16, LineI32, elements};
 use crate::quantize::{Affine, encode};
 use std::ops::Range;
 
-/// What the correction knows of a panel in a group.
-#[derive(Clone, Copy)]
-pub(crate) struct Columns<'a> {
-    /// None where all zero points of the weight are 0.
-    pub(crate) zero: Option<&'a LineI32>,
-    pub(crate) sum: &'a LineI32,
-}
-
 /// An accumulator type: how its products are freed of zero points.
 pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
-    /// Whether taking 0 times anything away changes nothing; 0 · ∞ is NaN.
-    const EXACT: bool;
-    /// `acc − zero · row_sum − row_zero · column_sum`.
-    fn correct(acc: &Line<Self, 16>, columns: &Columns<'_>, row_sum: Self, row_zero: i32) -> [Self; 16];
+    /// What the correction knows of a row in a group.
+    type Row: Copy + Default;
+    /// The row whose codes, less their zero points, add up to `sum`.
+    fn row(sum: Self, zero: i32) -> Self::Row;
+    /// `acc − column_zero · row_sum − row_zero · column_sum`.
+    fn correct(acc: &Line<Self, 16>, columns: Offset<'_>, row: &Self::Row) -> [Self; 16];
     /// The product as float32.
     fn to_f32(self) -> f32;
 }
@@ -36,21 +31,50 @@ pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
 // Lines are copied before they are computed with: through references the compiler must assume that one line may
 // lie over another, and goes element by element.
 
+/// A row of codes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RowI32 {
+    sum: i32,
+    zero: i32,
+    /// `sum` and `zero` as 16-bit pairs, where they fit, for the pairs of [`Offset::Short`]. All sixteen lie in
+    /// memory so that the compiler sees two loads and a `vpmaddwd`; of a broadcast pair it makes shuffles.
+    pairs: LineI32,
+}
+
 impl Accumulator for i32 {
-    const EXACT: bool = true;
+    type Row = RowI32;
 
     #[inline(always)]
-    fn correct(acc: &LineI32, columns: &Columns<'_>, row_sum: i32, row_zero: i32) -> [i32; 16] {
-        let (mut t, sum) = (acc.0, columns.sum.0);
-        if let Some(zero) = columns.zero {
-            let zero = zero.0;
-            for i in 0..16 {
-                t[i] = t[i].wrapping_sub(zero[i].wrapping_mul(row_sum));
+    fn row(sum: i32, zero: i32) -> RowI32 {
+        let ([s0, s1], [z0, z1]) = ((sum as i16).to_ne_bytes(), (zero as i16).to_ne_bytes());
+        RowI32 { sum, zero, pairs: Line([i32::from_ne_bytes([s0, s1, z0, z1]); 16]) }
+    }
+
+    #[inline(always)]
+    fn correct(acc: &LineI32, columns: Offset<'_>, row: &RowI32) -> [i32; 16] {
+        let mut t = acc.0;
+        match columns {
+            Offset::Short(columns) => {
+                let row: &LineI16 = row.pairs.cast();
+                let (columns, row) = (columns.0, row.0);
+                for i in 0..16 {
+                    let zero = i32::from(columns[2 * i]) * i32::from(row[2 * i]);
+                    let sum = i32::from(columns[2 * i + 1]) * i32::from(row[2 * i + 1]);
+                    t[i] = t[i].wrapping_sub(zero.wrapping_add(sum));
+                }
             }
-        }
-        if row_zero != 0 {
-            for i in 0..16 {
-                t[i] = t[i].wrapping_sub(row_zero.wrapping_mul(sum[i]));
+            Offset::Long([zero, sum]) => {
+                let (zero, sum) = (zero.0, sum.0);
+                if row.sum != 0 {
+                    for i in 0..16 {
+                        t[i] = t[i].wrapping_sub(zero[i].wrapping_mul(row.sum));
+                    }
+                }
+                if row.zero != 0 {
+                    for i in 0..16 {
+                        t[i] = t[i].wrapping_sub(sum[i].wrapping_mul(row.zero));
+                    }
+                }
             }
         }
         t
@@ -63,15 +87,28 @@ impl Accumulator for i32 {
 }
 
 impl Accumulator for f32 {
-    const EXACT: bool = false;
+    type Row = f32;
 
     #[inline(always)]
-    fn correct(acc: &LineF32, columns: &Columns<'_>, row_sum: f32, _: i32) -> [f32; 16] {
+    fn row(sum: f32, _: i32) -> f32 {
+        sum
+    }
+
+    #[inline(always)]
+    fn correct(acc: &LineF32, columns: Offset<'_>, row_sum: &f32) -> [f32; 16] {
         let mut t = acc.0;
-        if let Some(zero) = columns.zero {
-            let zero = zero.0;
-            for i in 0..16 {
-                t[i] -= zero[i] as f32 * row_sum;
+        match columns {
+            Offset::Short(columns) => {
+                let columns = columns.0;
+                for i in 0..16 {
+                    t[i] -= f32::from(columns[2 * i]) * row_sum;
+                }
+            }
+            Offset::Long([zero, _]) => {
+                let zero = zero.0;
+                for i in 0..16 {
+                    t[i] -= zero[i] as f32 * row_sum;
+                }
             }
         }
         t
@@ -90,7 +127,7 @@ pub(crate) trait Output<C>: Sync {
     /// An element of the result.
     type Element: Copy + Send;
     /// Adds the products of one group.
-    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut Line<Self::Sum, 16>);
+    fn fold(&self, products: [C; 16], scale: &[f32; 16], sums: &mut Line<Self::Sum, 16>);
     /// Brings the sums of a tile, `[row][panel]`, to their final values, with one of `row_scales` for each row.
     fn finish(&self, row_scales: &[f32], columns: Range<usize>, sums: &mut [Line<Self::Sum, 16>]);
     /// Writes one row of the finished tile.
@@ -105,7 +142,7 @@ impl Output<i32> for Exact {
     type Element = i32;
 
     #[inline(always)]
-    fn fold(&self, products: [i32; 16], _: &LineF32, sums: &mut LineI32) {
+    fn fold(&self, products: [i32; 16], _: &[f32; 16], sums: &mut LineI32) {
         sums.0 = products;
     }
 
@@ -158,8 +195,8 @@ impl<C: Accumulator> Output<C> for Float<'_> {
     type Element = f32;
 
     #[inline(always)]
-    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut LineF32) {
-        let (mut y, scale) = (sums.0, scale.0);
+    fn fold(&self, products: [C; 16], scale: &[f32; 16], sums: &mut LineF32) {
+        let (mut y, scale) = (sums.0, *scale);
         for i in 0..16 {
             y[i] += products[i].to_f32() * scale[i];
         }
@@ -214,7 +251,7 @@ impl<C: Accumulator> Output<C> for Requantized<'_> {
     type Element = u8;
 
     #[inline(always)]
-    fn fold(&self, products: [C; 16], scale: &LineF32, sums: &mut LineF32) {
+    fn fold(&self, products: [C; 16], scale: &[f32; 16], sums: &mut LineF32) {
         self.float.fold(products, scale, sums);
     }
 

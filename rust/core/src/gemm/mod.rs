@@ -152,7 +152,7 @@ fn whole_range(x: &[f32], isa: Isa, target: &Target) -> Result<Affine, Error> {
 /// `out[i][j] = Σ_l (a[i][l] − za) · (b[l][j] − zb)`, exactly, for a (m, k), b (k, n) and `zero_points` = [za, zb].
 ///
 /// # Errors
-/// Lengths that do not fit; a k for which int32 could overflow with the worst codes.
+/// Lengths that do not fit; a zero point that is no code; a k for which int32 could overflow with the worst codes.
 ///
 /// ```
 /// use qrs_core::gemm::{Bytes, matmul_integer};
@@ -181,7 +181,8 @@ pub fn matmul_integer(
         });
     }
     let m = rows_of("a", a.len(), k, out.len(), n)?;
-    check_exact(k, a.spread(zero_points[0]), b.spread(zero_points[1]))?;
+    let spreads = [a.spread("a's zero point", zero_points[0])?, b.spread("b's zero point", zero_points[1])?];
+    check_exact(k, spreads[0], spreads[1])?;
     let panels = Panels::pack(&Matrix { bytes: b, n, zero_point: zero_points[1] }, n, k, k)?;
     let source = match a {
         Bytes::I8(a) => Source::I8(a, zero_points[0]),

@@ -10,7 +10,7 @@
 //!
 //! That is an operand of `vpdpbusd` as it stands, and two shifts of 16-bit lanes widen it for `vpmaddwd`, so one
 //! layout serves every instruction set. Groups start on a line of their own; gaps are filled with zeros, which
-//! meet zeros of A. Widths up to 4 bits are stored as unsigned nibbles, wider codes as int8; `zero` and `sum`
+//! meet zeros of A. Widths up to 4 bits are stored as unsigned nibbles, wider codes as int8; zero points and sums
 //! are in terms of what is stored.
 
 use super::kernel::Lines;
@@ -67,6 +67,57 @@ pub(crate) enum Codes {
     U4(Vec<LineU4>),
 }
 
+/// The zero points of sixteen columns and the sums of their stored codes over a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Offset<'a> {
+    /// Pairs of a zero point and a sum.
+    Short(&'a LineI16),
+    /// Zero points and sums.
+    Long(&'a [LineI32; 2]),
+}
+
+/// The [`Offset`] of every panel and group.
+#[derive(Debug, Clone)]
+pub(crate) enum Offsets {
+    /// Groups of at most [`SHORT`] elements: their sums, and those of the rows, fit 16 bits. That is half the
+    /// memory, and `vpmaddwd` takes both products and their sum in one step; `vpmulld` is two, of twice the latency.
+    Short(Vec<LineI16>),
+    Long(Vec<[LineI32; 2]>),
+}
+
+/// The most elements of a group whose sum of differences of 8-bit codes fits 16 bits.
+const SHORT: usize = i16::MAX as usize / 255;
+
+impl Offsets {
+    fn new(len: usize, group: usize) -> Result<Offsets, Error> {
+        Ok(if group <= SHORT { Offsets::Short(zeroed_lines(len)?) } else { Offsets::Long(zeroed(len)?) })
+    }
+
+    fn set(&mut self, at: usize, column: usize, zero: i32, sum: i32) {
+        match self {
+            Offsets::Short(lines) => {
+                [lines[at].0[2 * column], lines[at].0[2 * column + 1]] = [zero as i16, sum as i16];
+            }
+            Offsets::Long(lines) => [lines[at][0].0[column], lines[at][1].0[column]] = [zero, sum],
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(&self, at: usize) -> Offset<'_> {
+        match self {
+            Offsets::Short(lines) => Offset::Short(&lines[at]),
+            Offsets::Long(lines) => Offset::Long(&lines[at]),
+        }
+    }
+
+    fn nbytes(&self) -> usize {
+        match self {
+            Offsets::Short(lines) => size_of_val(&lines[..]),
+            Offsets::Long(lines) => size_of_val(&lines[..]),
+        }
+    }
+}
+
 /// A weight (n, k) packed for products, with what the epilogue needs to know of it.
 #[derive(Debug, Clone)]
 pub struct Panels {
@@ -75,9 +126,8 @@ pub struct Panels {
     pub(crate) codes: Codes,
     /// One line for each panel and group: `[panel][group]`.
     pub(crate) scale: Vec<LineF32>,
-    pub(crate) zero: Vec<LineI32>,
-    /// Sums of the stored codes along k.
-    pub(crate) sum: Vec<LineI32>,
+    /// As `scale`.
+    pub(crate) offsets: Offsets,
     /// Whether any zero point is not 0.
     pub(crate) has_zeros: bool,
     /// The largest magnitude of a code less its zero point.
@@ -109,8 +159,7 @@ impl Panels {
             groups,
             codes: Codes::I8(Vec::new()),
             scale: zeroed_lines(count * groups.count())?,
-            zero: zeroed_lines(count * groups.count())?,
-            sum: zeroed_lines(count * groups.count())?,
+            offsets: Offsets::new(count * groups.count(), groups.size)?,
             has_zeros: false,
             spread: 0,
         };
@@ -141,18 +190,10 @@ impl Panels {
         for panel in 0..self.n.div_ceil(WIDTH) {
             for group in 0..groups.count() {
                 let at = panel * groups.count() + group;
-                for column in 0..WIDTH.min(self.n - panel * WIDTH) {
-                    let (scale, zero) = weight.parameters(panel * WIDTH + column, group);
-                    let zero = zero + weight.shift();
-                    self.scale[at].0[column] = scale;
-                    self.zero[at].0[column] = zero;
-                    self.has_zeros |= zero != 0;
-                    self.spread = self.spread.max(zero.abs_diff(min).max(zero.abs_diff(max)) as usize);
-                }
                 let lines = groups.padded(group);
                 let start = panel * self.lines();
                 let lines = start + lines.start / groups.unit..start + lines.end / groups.unit;
-                self.sum[at] = match &self.codes {
+                let sums = match &self.codes {
                     // Shifts of whole lanes take the bytes of a column apart.
                     Codes::I8(codes) => {
                         sum_lines(&codes[lines], |x| (0..4).map(|byte| x << (24 - 8 * byte) >> 24).sum())
@@ -162,6 +203,14 @@ impl Panels {
                         (0..4).map(|byte| bytes >> (8 * byte) & 0xFF).sum()
                     }),
                 };
+                for column in 0..WIDTH.min(self.n - panel * WIDTH) {
+                    let (scale, zero) = weight.parameters(panel * WIDTH + column, group);
+                    let zero = zero + weight.shift();
+                    self.scale[at].0[column] = scale;
+                    self.offsets.set(at, column, zero, sums.0[column]);
+                    self.has_zeros |= zero != 0;
+                    self.spread = self.spread.max(zero.abs_diff(min).max(zero.abs_diff(max)) as usize);
+                }
             }
         }
     }
@@ -182,7 +231,7 @@ impl Panels {
             Codes::I8(lines) => lines.len(),
             Codes::U4(lines) => lines.len(),
         };
-        (codes + self.scale.len() + self.zero.len() + self.sum.len()) * 64
+        (codes + self.scale.len()) * 64 + self.offsets.nbytes()
     }
 
     /// The shape (n, k) of the weight.

@@ -79,12 +79,19 @@ impl Bytes<'_> {
     }
 
     /// The largest magnitude of a code less the zero point.
-    pub(super) fn spread(&self, zero_point: i32) -> usize {
+    ///
+    /// # Errors
+    /// The zero point is no code of the type: products rely on differences of at most 255.
+    pub(super) fn spread(&self, what: &'static str, zero_point: i32) -> Result<usize, Error> {
         let (min, max) = match self {
             Bytes::I8(_) => (-128, 127),
             Bytes::U8(_) => (0, 255),
         };
-        zero_point.abs_diff(min).max(zero_point.abs_diff(max)) as usize
+        if !(min..=max).contains(&zero_point) {
+            let expected = format!("a code from {min} to {max}");
+            return Err(Error::Value { what, got: zero_point.to_string(), expected });
+        }
+        Ok(zero_point.abs_diff(min).max(zero_point.abs_diff(max)) as usize)
     }
 }
 
