@@ -82,7 +82,7 @@ where
     let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
     let tasks = if work < 1_000_000 { parallel::threads()? } else { TASKS_PER_THREAD * parallel::threads()? };
     let blocks = m.div_ceil(block);
-    let strip = STRIP.max(kernel.panels);
+    let strip = STRIP.next_multiple_of(kernel.panels);
     let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(strip));
     let rows = even_cuts(m, blocks, kernel.mr);
     let columns = even_cuts(n, bands, strip * WIDTH);
@@ -148,7 +148,7 @@ where
         let stored = panels.lines();
         let lines = stored * panels.groups.unit / F::B::K;
         let borrowed = F::B::borrow(&panels.codes);
-        let strip = STRIP.max(kernel.panels);
+        let strip = STRIP.next_multiple_of(kernel.panels);
         let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { strip * lines })?;
         let mut scratch = Scratch {
             acc: zeroed(kernel.mr * kernel.panels)?,
