@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::math::{LANES, added, copy, fold, join, sum};
+use crate::math::{copy, fold, sum};
 use crate::parallel;
 
 /// What [`layer_norm`] knows besides its data; the length of `weight` is the length of a row.
@@ -89,29 +89,26 @@ impl LayerNorm<'_> {
         Ok(())
     }
 
-    /// `1 / √(variance + eps)` of a row, or 0 where that has no number.
+    /// Normalises one row in place.
     #[inline(always)]
-    fn factor(&self, row: &[f32], mean: f32) -> f32 {
+    fn row(&self, row: &mut [f32]) {
+        let columns = row.len() as f32;
+        let mean = sum(row) / columns;
         let square = |sum, v| {
             let deviation: f32 = v - mean;
             sum + deviation * deviation
         };
-        let variance = fold(row, 0.0, square, |a, b| a + b) / row.len() as f32 + self.eps;
-        if variance == 0.0 { 0.0 } else { 1.0 / variance.sqrt() }
-    }
-
-    /// Normalises one row in place.
-    #[inline(always)]
-    fn apply(&self, row: &mut [f32], mean: f32, factor: f32) {
+        let variance = fold(row, 0.0, square, |a, b| a + b) / columns + self.eps;
+        let inverse = if variance == 0.0 { 0.0 } else { 1.0 / variance.sqrt() };
         match self.bias {
             Some(bias) => {
                 for ((v, weight), bias) in row.iter_mut().zip(self.weight).zip(bias) {
-                    *v = (*v - mean) * factor * weight + bias;
+                    *v = (*v - mean) * inverse * weight + bias;
                 }
             }
             None => {
                 for (v, weight) in row.iter_mut().zip(self.weight) {
-                    *v = (*v - mean) * factor * weight;
+                    *v = (*v - mean) * inverse * weight;
                 }
             }
         }
@@ -130,53 +127,21 @@ impl Op for Rows<'_> {
 
     #[inline(always)]
     fn run(self) {
-        /// Rows that take each step together: the merging of sums, the root and the divisions of one row, about
-        /// 80 cycles one after the other, pass while its neighbours are summed.
-        const ROWS: usize = 8;
-        /// What these rows are worth: a quarter of the first cache.
-        const ELEMENTS: usize = 2048;
         let columns = self.norm.weight.len();
-        let rows = (ELEMENTS / columns.max(1)).clamp(1, ROWS);
-        let (mut means, mut factors) = ([0.0; ROWS], [0.0; ROWS]);
-        for (number, block) in self.out.chunks_mut(rows * columns).enumerate() {
-            for (i, out) in block.chunks_exact_mut(columns).enumerate() {
-                let range = (number * rows + i) * columns..(number * rows + i + 1) * columns;
-                let total = match self.residual {
-                    Some(residual) => add(&self.x[range.clone()], &residual[range], out),
-                    None => {
-                        copy(&self.x[range], out);
-                        sum(out)
+        for (number, out) in self.out.chunks_exact_mut(columns).enumerate() {
+            let range = number * columns..(number + 1) * columns;
+            let x = &self.x[range.clone()];
+            match self.residual {
+                Some(residual) => {
+                    for ((out, x), residual) in out.iter_mut().zip(x).zip(&residual[range]) {
+                        *out = x + residual;
                     }
-                };
-                means[i] = total / columns as f32;
+                }
+                None => copy(x, out),
             }
-            for (i, row) in block.chunks_exact(columns).enumerate() {
-                factors[i] = self.norm.factor(row, means[i]);
-            }
-            for (i, row) in block.chunks_exact_mut(columns).enumerate() {
-                self.norm.apply(row, means[i], factors[i]);
-            }
+            self.norm.row(out);
         }
     }
-}
-
-/// `out = x + residual`; returns the sum in the order of [`sum`].
-#[inline(always)]
-fn add(x: &[f32], residual: &[f32], out: &mut [f32]) -> f32 {
-    let mut sums = [0.0; LANES];
-    let ((x, x_tail), (residual, residual_tail)) = (x.as_chunks::<LANES>(), residual.as_chunks::<LANES>());
-    let (out, out_tail) = out.as_chunks_mut::<LANES>();
-    for ((x, residual), out) in x.iter().zip(residual).zip(out) {
-        *out = added(*x, *residual);
-        sums = added(sums, *out);
-    }
-    // The lanes go through memory here, as in `fold`.
-    let mut sums = std::hint::black_box(sums);
-    for (((x, residual), out), sum) in x_tail.iter().zip(residual_tail).zip(out_tail).zip(&mut sums) {
-        *out = x + residual;
-        *sum += *out;
-    }
-    join(sums, |a, b| a + b)
 }
 
 #[cfg(test)]
