@@ -302,34 +302,27 @@ impl FloatTiles {
         self.0.isa
     }
 
-    /// The most rows of one call of [`FloatTiles::multiply`].
+    /// The most rows of one call of [`FloatTiles::multiply_add`].
     pub(crate) fn rows(self) -> usize {
         self.0.mr
     }
 
-    /// Multiplies `rows` rows of `a`, `stride` apart, with panels of `lines` lines each and calls
-    /// `put(row, panel, products)`.
+    /// The most panels of one call of [`FloatTiles::multiply_add`].
+    pub(crate) fn panels(self) -> usize {
+        self.0.panels
+    }
+
+    /// Adds the products of `rows` rows of `a`, `stride` apart, with `panels` panels of `lines` lines to `acc`, where
+    /// row `r` and panel `p` stand at `r · panels + p`.
     #[inline(always)]
-    pub(crate) fn multiply(
+    pub(crate) fn multiply_add(
         self,
         (a, stride, rows): (&[f32], usize, usize),
-        (b, lines): (&[LineF32], usize),
-        mut put: impl FnMut(usize, usize, &LineF32),
+        (b, lines, panels): (&[LineF32], usize, usize),
+        acc: &mut [LineF32],
     ) {
-        let kernel = self.0;
-        // The largest tile of any row of the table.
-        let mut acc = [LineF32::zero(); 6 * 4];
-        let count = b.len() / lines.max(1);
-        for panel in (0..count).step_by(kernel.panels) {
-            let panels = kernel.panels.min(count - panel);
-            let acc = &mut acc[..rows * panels];
-            acc.fill(LineF32::zero());
-            let tile = Tile { a, stride, rows, b: &b[panel * lines..], panel_stride: lines, panels, lines };
-            // SAFETY: as in `Block::strip`: `select` gave a kernel whose features this CPU has.
-            unsafe { (kernel.tile)(tile, acc) };
-            for (i, products) in acc.iter().enumerate() {
-                put(i / panels, panel + i % panels, products);
-            }
-        }
+        let tile = Tile { a, stride, rows, b, panel_stride: lines, panels, lines };
+        // SAFETY: as in `Block::strip`: `select` gave a kernel whose features this CPU has.
+        unsafe { (self.0.tile)(tile, acc) };
     }
 }
