@@ -8,6 +8,7 @@ mod epilogue;
 mod kernel;
 mod panel;
 mod rows;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -193,12 +194,18 @@ pub fn matmul_integer(
 
 /// Products of integer codes: the first family that has a kernel here.
 fn multiply_codes<O: Output<i32>>(product: &Product<'_, O>, out: &mut [O::Element]) -> Result<(), Error> {
-    use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8};
+    use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8, SignedI8, SignedU4};
     let done = match product.panels.codes {
-        Codes::I8(_) => multiply::<BytesI8, O>(product, out)? || multiply::<PairsI8, O>(product, out)?,
+        Codes::I8(_) => {
+            multiply::<BytesI8, O>(product, out)?
+                || multiply::<SignedI8, O>(product, out)?
+                || multiply::<PairsI8, O>(product, out)?
+        }
         Codes::U4(_) => {
             multiply::<BytesU4, O>(product, out)?
+                || multiply::<SignedU4, O>(product, out)?
                 || multiply::<BytesI8, O>(product, out)?
+                || multiply::<SignedI8, O>(product, out)?
                 || multiply::<BytesN4, O>(product, out)?
         }
     };
