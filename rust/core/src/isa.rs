@@ -135,8 +135,7 @@ isas! { $
     /// AVX2 with fused multiply-add and half-precision conversion: Haswell, Zen and later.
     #[cfg(target_arch = "x86_64")]
     Avx2 avx2 ["avx2", "fma", "f16c"];
-    /// AVX2 with 8-bit dot products: Alder Lake and later Core, Zen 5; rated below the wider vectors of those
-    /// that have AVX-512 too.
+    /// AVX2 with 8-bit dot products: Alder Lake and later Core, Zen 5. Where there is AVX-512 too, that is faster.
     #[cfg(target_arch = "x86_64")]
     AvxVnni avxvnni ["avx2", "fma", "f16c", "avxvnni"];
     /// 512-bit vectors with byte, double-word and 256-bit forms: Skylake-X and later.
