@@ -8,7 +8,6 @@ mod epilogue;
 mod kernel;
 mod panel;
 mod rows;
-mod signed;
 #[cfg(test)]
 mod tests;
 mod weight;
