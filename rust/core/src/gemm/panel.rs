@@ -22,7 +22,8 @@ use std::ops::Range;
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 16;
 
-/// How the inner dimension falls into groups that share a scale.
+/// How the inner dimension falls into groups that share a scale. What takes a division is worked out once: at one
+/// row, a group is over in a few dozen cycles.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Groups {
     /// Elements along k.
@@ -31,11 +32,24 @@ pub(crate) struct Groups {
     pub(crate) size: usize,
     /// Elements of a stored line: a group starts at a multiple of it.
     pub(crate) unit: usize,
+    count: usize,
+    /// Elements from the start of one padded group to the next.
+    stride: usize,
+    padded_k: usize,
 }
 
 impl Groups {
+    /// Groups of `size` elements, each padded to a multiple of `unit`.
+    fn new(k: usize, size: usize, unit: usize) -> Groups {
+        let size = size.clamp(1, k.max(1));
+        let (count, stride) = (k.div_ceil(size), size.next_multiple_of(unit));
+        let last = k - count.saturating_sub(1) * size;
+        let padded_k = count.saturating_sub(1) * stride + last.next_multiple_of(unit);
+        Groups { k, size, unit, count, stride, padded_k }
+    }
+
     pub(crate) fn count(self) -> usize {
-        self.k.div_ceil(self.size)
+        self.count
     }
 
     /// The elements of group `group`.
@@ -45,18 +59,17 @@ impl Groups {
 
     /// Where group `group` lies in padded rows and panels, in elements.
     pub(crate) fn padded(self, group: usize) -> Range<usize> {
-        let start = group * self.size.next_multiple_of(self.unit);
-        start..start + self.range(group).len().next_multiple_of(self.unit)
+        group * self.stride..self.padded_k.min((group + 1) * self.stride)
     }
 
     /// The length of a padded row.
     pub(crate) fn padded_k(self) -> usize {
-        if self.k == 0 { 0 } else { self.padded(self.count() - 1).end }
+        self.padded_k
     }
 
     /// Whether padded and plain rows are the same.
     pub(crate) fn is_dense(self) -> bool {
-        self.padded_k() == self.k
+        self.padded_k == self.k
     }
 }
 
@@ -151,7 +164,7 @@ impl Panels {
     /// Packs a weight of `n` columns whose inner dimension `k` falls into groups of `group` elements.
     pub(crate) fn pack(weight: &impl Weight, n: usize, k: usize, group: usize) -> Result<Panels, Error> {
         let unit = if weight.nibbles() { LineU4::K } else { LineI8::K };
-        let groups = Groups { k, size: group.clamp(1, k.max(1)), unit };
+        let groups = Groups::new(k, group, unit);
         let count = n.div_ceil(WIDTH);
         let lines = groups.padded_k() / unit;
         let mut panels = Panels {
