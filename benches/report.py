@@ -44,6 +44,11 @@ def ratio(row: Row, peer: str) -> str:
     return f"{found['ratio']:.2f}{'' if found['good'] else '~'}" if found else "–"
 
 
+def short(number: float) -> str:
+    """Write three digits, or all before the point."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def fraction(row: Row) -> str:
     """Write the part of the limit that was reached; instruction sets without a loop for it have none."""
     return "–" if row["of_limit"] is None else f"{row['of_limit']:.2f}"
@@ -90,7 +95,7 @@ def markdown(entry: Entry) -> str:
     lost = sum(verdict(row) == "LOSES" for row in entry["rows"])
     lines = [
         f"Measured {entry['date'][:10]} at commit {entry['commit']}: {heading(entry)}.",
-        f"Of {len(entry['rows'])} measurements, a peer is faster in {lost}.",
+        f"A peer is faster in {lost} of {len(entry['rows'])} measurements.",
         "",
         "| limit | 1 thread | all threads |",
         "|---|--:|--:|",
@@ -109,7 +114,7 @@ def markdown(entry: Entry) -> str:
             return " · ".join(cells) if len(set(cells)) > 1 or cells[0] not in ("–", "ok") else cells[0]
 
         cells = [
-            pair([f"{row['ms']:.3g}" for row in rows]),
+            pair([short(row["ms"]) for row in rows]),
             pair([fraction(row) for row in rows]),
             *(pair([ratio(row, peer) for row in rows]) for peer in peers),
             pair([verdict(row).replace("LOSES", "**loses**") for row in rows]),

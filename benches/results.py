@@ -104,20 +104,20 @@ def summary(row: dict[str, Any], threads: int, own: Side, others: list[Side]) ->
     """
     clock = 1 if threads == 1 else 0
 
-    def times(side: Side) -> dict[str, float]:
-        wall, cpu = (1e3 * median(seconds) for seconds in zip(*side.samples, strict=True))
-        return {"ms": (wall, cpu)[clock], "wall_ms": wall, "cpu_ms": cpu}
-
     def beside(side: Side) -> dict[str, Any]:
         pairs = zip(side.samples, own.samples, strict=True)
         ratio = median(theirs[clock] / ours[clock] for theirs, ours in pairs)
-        return {**times(side), "ratio": ratio, "error": side.error, "good": side.good}
+        ms = 1e3 * median(times[clock] for times in side.samples)
+        return {"ms": ms, "ratio": ratio, "error": side.error, "good": side.good}
 
+    wall, cpu = (1e3 * median(seconds) for seconds in zip(*own.samples, strict=True))
     return {
         **{key: row[key] for key in ("name", "limit", "work")},
         "threads": threads,
         "rounds": len(own.samples),
-        **times(own),
+        "ms": (wall, cpu)[clock],
+        "wall_ms": wall,
+        "cpu_ms": cpu,
         "peers": {side.name: beside(side) for side in others},
     }
 
