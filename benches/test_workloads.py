@@ -35,7 +35,7 @@ def test_workload(row: dict[str, Any], threads: int, benchmark: BenchmarkFixture
                 sides += [side] if side else []
     own = Side("qrs", work.run)
     quiet = results.machine.probe()
-    cost = sum(side.repeat * side.sample()[0] for side in (own, *sides))
+    cost = sum(side.repeat * side.cost for side in (own, *sides))
     rounds = int(np.clip(BUDGET / cost, FEWEST, MOST))
 
     def others() -> None:

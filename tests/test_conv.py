@@ -26,7 +26,7 @@ INPUTS = {
     "uint8-static": qrs.Static("uint8", qparams=qrs.QParams(0.03, 117)),
     "int8-static": qrs.Static("int8", qparams=qrs.QParams(0.02)),
 }
-# Channels, filters, groups, kernel, image, and a window: stride, padding (top, left, bottom, right), dilation.
+# Channels, filters, groups, kernel, image; stride, padding (top, left, bottom, right) and dilation.
 PLAIN = ((1, 1), (0, 0, 0, 0), (1, 1))
 SAME = ((1, 1), (1, 1, 1, 1), (1, 1))
 CASES = {
@@ -125,7 +125,7 @@ def test_large_convolutions_equal_the_reference(case, how):
     x, w, _, window = operands(case)
     q = qrs.quantize(w, CHANNELS)
     if how is None:
-        # The chain of the definition is slow in NumPy: the decoded weight is close enough to find a misplaced band.
+        # The chain of the definition is slow in NumPy: the decoded weight finds a misplaced band as well.
         expected = layer(q.dequantize(), window)(x)
         for where, y in everywhere(lambda: layer(q, window)(x)):
             np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3, err_msg=where)
@@ -253,7 +253,7 @@ REFUSED = {
     "x has shape (3, 5, 5), expected (batch, 3, height, width)": lambda: nn.Conv2d(ONES)(
         np.ones((3, 5, 5), np.float32)
     ),
-    "x has shape (1, 4, 5, 5), expected (batch, 6, height, width) for a weight of shape (2, 3, 3, 3) in 2 group(s)": (
+    "expected (batch, 6, height, width) for a weight of shape (2, 3, 3, 3) in 2 group(s)": (
         lambda: nn.Conv2d(ONES, groups=2)(np.ones((1, 4, 5, 5), np.float32))
     ),
     "axis 3 has length 4, expected at least 5, the reach of the window": lambda: nn.Conv2d(

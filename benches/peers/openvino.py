@@ -55,7 +55,7 @@ def decoded(data: Layer) -> Any:
 
 def linear(data: Layer, threads: int) -> Iterator[Call]:
     out = np.empty((len(data.x), len(data.codes)), f32)
-    for group in (0, 32, 128) if data.dynamic else (0,):  # elements of x that share a scale; 0 for none
+    for group in (0, 32) if data.dynamic else (0,):  # elements of x that share a scale; 0 for none
         calls = []
         for _ in range(data.copies):
             x = op.parameter(data.x.shape, f32)

@@ -167,7 +167,7 @@ class Filters:
         padding: tuple[int, int, int, int],
         dilation: tuple[int, int],
         out: F32,
-    ) -> None: ...  # x (batch, channels, h, w), out (batch, filters, h', w'), padding top, left, bottom, right
+    ) -> None: ...  # x (batch, channels, h, w), out (batch, filters, ...), padding (top, left, bottom, right)
 
 # float32 operations beside the products
 def activate(x: F32, activation: str, out: F32) -> None: ...

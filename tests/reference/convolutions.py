@@ -1,6 +1,7 @@
 """Convolution with quantized filters, in the order of operations of docs/numerics.md.
 
-A window is (stride, padding, dilation, groups): pairs are vertical and horizontal, padding is top, left, bottom, right.
+A window is (stride, padding, dilation, groups): pairs are vertical and horizontal, padding is top, left, bottom,
+right.
 Filters are codes (filters, channels of a group, height, width) with scale and zero_point (filters,).
 """
 
@@ -12,10 +13,10 @@ from .products import F32, _finish, fma, lane_sum
 def windows(x, kernel, stride, padding, dilation):
     """Every window of the padded images: (batch, channels, rows, columns, height, width)."""
     x = np.pad(x, [(0, 0), (0, 0), padding[::2], padding[1::2]])
-    size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation)]
+    size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)]
     out = np.empty((*x.shape[:2], *size, *kernel), x.dtype)
     for at in np.ndindex(*kernel):
-        v, h = (slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(at, dilation, size, stride))
+        v, h = (slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(at, dilation, size, stride, strict=True))
         out[(..., *at)] = x[:, :, v, h]
     return out
 
@@ -24,7 +25,7 @@ def _grouped(x, w, window, products):
     """Apply `products` to the windows and filters of each group, and join the results along the filters."""
     *moves, groups = window
     seen = windows(x, w.shape[2:], *moves)
-    pairs = zip(np.split(seen, groups, axis=1), np.split(np.arange(len(w)), groups))
+    pairs = zip(np.split(seen, groups, axis=1), np.split(np.arange(len(w)), groups), strict=True)
     return np.concatenate([products(part, filters) for part, filters in pairs], axis=1)
 
 
@@ -35,14 +36,14 @@ def exact(x, w, window):
 
 
 def conv_integer(inputs, weight, window, bias=None, activation="none"):
-    """Codes times codes; padding counts as the zero point. `inputs` and `weight` are (codes, scale, zero_point)."""
+    """Codes times codes; padding is the zero point. `inputs` and `weight` are (codes, scale, zero_point)."""
     (x, x_scale, x_zero), (w, scale, zero) = inputs, weight
     t = exact(x.astype(np.int64) - x_zero, w.astype(np.int64) - _spread(zero, 0), window)
     return _conclude(t.astype(F32) * _spread(scale) * F32(x_scale), bias, activation)
 
 
 def conv_float(x, weight, window, bias=None, activation="none"):
-    """float32 images times stored codes: p is a chain of fused steps over rows, columns and channels of the window.
+    """float32 images times stored codes: p is a chain of fused steps over rows, columns and channels.
 
     s adds, over rows and columns, the lane sum of the channels.
     """

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Op};
-use crate::math::{exp, max, sum};
+use crate::math::{LANES, added, exp_nonpositive, join, larger, largest};
 use crate::parallel;
 
 /// `out[r, c] = e^(x[r, c] − m) / Σⱼ e^(x[r, j] − m)` with `m = maxⱼ x[r, j]`: rows of `columns` elements become
@@ -59,40 +59,56 @@ impl Op for Softmax<'_> {
     #[inline(always)]
     fn run(self) {
         for (x, out) in self.x.chunks_exact(self.columns).zip(self.out.chunks_exact_mut(self.columns)) {
-            let top = finite_top(x);
-            for (out, v) in out.iter_mut().zip(x) {
-                *out = exp(*v - top);
+            let (lines, rest) = x.as_chunks::<LANES>();
+            let (out_lines, out_rest) = out.as_chunks_mut::<LANES>();
+            // Filled up to a line: sixteen lanes take no longer than one.
+            let mut tail = [f32::NEG_INFINITY; LANES];
+            tail[..rest.len()].copy_from_slice(rest);
+            let top = top(lines, tail);
+            let mut sums = powers(lines, top, out_lines);
+            if !rest.is_empty() {
+                let tail = powers_of_line(tail, top);
+                sums = added(sums, tail);
+                out_rest.copy_from_slice(&tail[..rest.len()]);
             }
-            divide_by_sum(out);
+            let total = join(std::hint::black_box(sums), |a, b| a + b);
+            // At least 1, since the largest element gave 1, unless there was none.
+            let inverse = if total == 0.0 { 1.0 } else { 1.0 / total };
+            for v in out {
+                *v *= inverse;
+            }
         }
     }
 }
 
-/// Softmax of one row in place; see [`softmax`]. To be called inside an [`Op`].
-#[inline(always)]
-pub(crate) fn softmax_row(row: &mut [f32]) {
-    let top = finite_top(row);
-    for v in row.iter_mut() {
-        *v = exp(*v - top);
-    }
-    divide_by_sum(row);
-}
-
 /// The largest element, or 0 where it is −∞, since −∞ − −∞ would be NaN.
 #[inline(always)]
-fn finite_top(row: &[f32]) -> f32 {
-    let top = max(row);
+fn top(lines: &[[f32; LANES]], tail: [f32; LANES]) -> f32 {
+    let mut tops = tail.map(|v| larger(f32::NEG_INFINITY, v));
+    for line in lines {
+        tops = largest(tops, *line);
+    }
+    let top = join(std::hint::black_box(tops), larger);
     if top == f32::NEG_INFINITY { 0.0 } else { top }
 }
 
+/// `out = e^(lines − top)`; returns the sum of each lane.
 #[inline(always)]
-fn divide_by_sum(row: &mut [f32]) {
-    let total = sum(row);
-    // At least 1, since the largest element gave 1, unless there was none.
-    let total = if total == 0.0 { 1.0 } else { total };
-    for v in row {
-        *v /= total;
+fn powers(lines: &[[f32; LANES]], top: f32, out: &mut [[f32; LANES]]) -> [f32; LANES] {
+    let mut sums = [0.0; LANES];
+    for (line, out) in lines.iter().zip(out) {
+        *out = powers_of_line(*line, top);
+        sums = added(sums, *out);
     }
+    sums
+}
+
+#[inline(always)]
+fn powers_of_line(mut line: [f32; LANES], top: f32) -> [f32; LANES] {
+    for v in &mut line {
+        *v = exp_nonpositive(*v - top);
+    }
+    line
 }
 
 #[cfg(test)]
@@ -152,8 +168,8 @@ mod tests {
     fn every_instruction_set_gives_the_same_bits() {
         for (rows, columns) in [(1, 1), (3, 7), (2, 16), (5, 33), (400, 129)] {
             let x = logits(rows, columns);
-            let mut expected = x.clone();
-            expected.chunks_mut(columns).for_each(softmax_row);
+            let mut expected = vec![0.0; x.len()];
+            Softmax { x: &x, columns, out: &mut expected }.run();
             for isa in Isa::available() {
                 let mut out = vec![0.0; x.len()];
                 softmax_on(isa, &x, columns, &mut out).unwrap();

@@ -16,13 +16,16 @@ pub struct Filters {
     pub(super) inputs: usize,
     /// Height and width.
     pub(super) kernel: [usize; 2],
+    /// Elements of a pixel in panels: its channels, padded where windows are not unfolded.
+    pub(super) pixel: usize,
+    /// Whether windows are unfolded, as padded channels would leave too much of them empty.
+    pub(super) unfolded: bool,
     pub(super) packing: Packing,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Packing {
-    /// A weight (filters, window) for each group, k running over rows, columns and channels of the window. The
-    /// channels of a pixel begin on a stored line.
+    /// A weight (filters, window) for each group, k running over rows, columns and channels of the window.
     Panels(Vec<Panels>),
     /// Where a group has one channel.
     Planes(Planes),
@@ -71,19 +74,21 @@ impl Filters {
         }
         let rows = Quantized { weight, k: window, group: window };
         let (outputs, kernel) = (count / groups, [height, width]);
+        let unit = if rows.nibbles() { LineU4::K } else { LineI8::K };
+        // Up to this width padding takes more time than unfolding.
+        let unfolded = inputs < 2 * unit && inputs % unit != 0 && height * width > 1;
+        let pixel = if unfolded { inputs } else { inputs.next_multiple_of(unit) };
         let packing = if inputs == 1 {
             Packing::Planes(Planes::new(&rows, count))
         } else {
-            let unit = if rows.nibbles() { LineU4::K } else { LineI8::K };
-            let padded = inputs.next_multiple_of(unit);
             let panels = (0..groups).map(|group| {
-                let windows = Windows { rows: &rows, first: group * outputs, inputs, padded };
-                let k = height * width * padded;
+                let windows = Windows { rows: &rows, first: group * outputs, inputs, padded: pixel };
+                let k = height * width * pixel;
                 Panels::pack(&windows, outputs, k, k)
             });
             Packing::Panels(panels.collect::<Result<_, _>>()?)
         };
-        Ok(Filters { groups, outputs, inputs, kernel, packing })
+        Ok(Filters { groups, outputs, inputs, kernel, pixel, unfolded, packing })
     }
 
     /// How many filters there are.

@@ -5,8 +5,11 @@
 //! phases, those pixels that one element of the window meets as it moves; then neighbouring outputs read neighbouring
 //! pixels whatever the stride.
 
+#![allow(clippy::needless_range_loop, reason = "blocks and lanes are indexed in step")]
+
 use super::Job;
 use super::filters::Planes;
+use crate::activation::Activation;
 use crate::error::Error;
 use crate::gemm::{BLOCK_BYTES, Float, Output, WIDTH, even_cuts, tasks};
 use crate::isa::Op;
@@ -49,7 +52,7 @@ struct Codes(Affine);
 struct Pair {
     /// Where the first meets the first output.
     place: usize,
-    /// Both, eight times: an operand of `vpmaddwd`.
+    /// Both, negated, eight times: an operand of `vpmaddwd`.
     weights: [i16; WIDTH],
 }
 
@@ -64,7 +67,7 @@ impl Kind for Codes {
 
     fn taps(codes: &[i16], zero: i32, places: &[usize]) -> Vec<Pair> {
         let mut taps: Vec<(usize, i16)> =
-            places.iter().zip(codes).map(|(place, code)| (*place, code - zero as i16)).collect();
+            places.iter().zip(codes).map(|(place, code)| (*place, zero as i16 - code)).collect();
         taps.sort_unstable_by_key(|(place, _)| *place);
         let mut pairs = Vec::new();
         let mut rest = &taps[..];
@@ -82,35 +85,52 @@ impl Kind for Codes {
 
     #[inline(always)]
     fn filter(plane: &[i16], taps: &[Pair], _: i32, scale: f32, sums: &mut [LineF32]) {
-        let float = Float { bias: None, activation: crate::activation::Activation::None };
-        for (block, line) in sums.iter_mut().enumerate() {
-            let (mut even, mut odd) = ([0i32; WIDTH / 2], [0i32; WIDTH / 2]);
-            for tap in taps {
-                let plane = &plane[tap.place + block * WIDTH..][..WIDTH + 1];
-                add_pairs(&plane[..WIDTH], tap.weights, &mut even);
-                add_pairs(&plane[1..], tap.weights, &mut odd);
-            }
-            let mut products = [0; WIDTH];
-            for i in 0..WIDTH / 2 {
-                products[2 * i] = even[i];
-                products[2 * i + 1] = odd[i];
-            }
-            float.fold(products, &[scale; WIDTH], line);
+        let (twos, one) = sums.as_chunks_mut::<2>();
+        for (block, lines) in twos.iter_mut().enumerate() {
+            filter_blocks(&plane[2 * block * WIDTH..], taps, scale, lines);
+        }
+        if let [line] = one {
+            filter_blocks(&plane[2 * twos.len() * WIDTH..], taps, scale, std::array::from_mut(line));
         }
     }
 }
 
-/// Adds the products of neighbours: a `vpmaddwd` and an addition.
+/// Adds the scaled products of blocks side by side: two share each load of weights.
 #[inline(always)]
-fn add_pairs(x: &[i16], weights: [i16; WIDTH], sums: &mut [i32; WIDTH / 2]) {
-    let Some(x) = x.first_chunk::<WIDTH>().copied() else { return };
-    let mut next = *sums;
-    for i in 0..WIDTH / 2 {
-        let products = i32::from(x[2 * i]) * i32::from(weights[2 * i])
-            + i32::from(x[2 * i + 1]) * i32::from(weights[2 * i + 1]);
-        next[i] += products;
+fn filter_blocks<const N: usize>(plane: &[i16], taps: &[Pair], scale: f32, lines: &mut [LineF32; N]) {
+    let mut products = [[0; WIDTH]; N];
+    // A pair of taps meets a pair of pixels, which makes every other output; from one pixel on, the others. Each in
+    // a loop of its own: what they have in common would keep the compiler from using `vpmaddwd`.
+    for odd in 0..2 {
+        let mut sums = [[0; WIDTH / 2]; N];
+        for tap in taps {
+            for block in 0..N {
+                let Some(x) = plane[tap.place + block * WIDTH + odd..].first_chunk() else { return };
+                sums[block] = add_pairs(*x, tap.weights, sums[block]);
+            }
+        }
+        for block in 0..N {
+            for i in 0..WIDTH / 2 {
+                products[block][2 * i + odd] = sums[block][i];
+            }
+        }
     }
-    *sums = next;
+    let plain = Float { bias: None, activation: Activation::None };
+    for block in 0..N {
+        plain.fold(products[block], &[scale; WIDTH], &mut lines[block]);
+    }
+}
+
+/// Takes the products of neighbours away: a `vpmaddwd` and a subtraction. A sum of three terms the compiler would put
+/// into another order, and find no pairs in it.
+#[inline(always)]
+fn add_pairs(x: [i16; WIDTH], weights: [i16; WIDTH], mut sums: [i32; WIDTH / 2]) -> [i32; WIDTH / 2] {
+    for i in 0..WIDTH / 2 {
+        let even = i32::from(x[2 * i]) * i32::from(weights[2 * i]);
+        let odd = i32::from(x[2 * i + 1]) * i32::from(weights[2 * i + 1]);
+        sums[i] = sums[i].wrapping_sub(even.wrapping_add(odd));
+    }
+    sums
 }
 
 /// Planes of float32.

@@ -53,7 +53,7 @@ pub(super) fn convolve<C: Accumulator, F: Family<C = C> + Ready<C>>(
 ) -> Result<(), Error> {
     let (filters, pixels) = (job.filters, job.rows.out * job.columns.out);
     let work = out.len().saturating_mul(filters.window_len()) / 32;
-    let strip = STRIP.max(tiles.panels());
+    let strip = STRIP.next_multiple_of(tiles.panels());
     let (bands, columns) = partition::<F>(job, &panels[0], strip, tasks(work)?);
     let rows: Vec<usize> =
         even_cuts(job.rows.out, bands, 1).iter().map(|row| row * job.columns.out).collect();
@@ -77,24 +77,25 @@ pub(super) fn convolve<C: Accumulator, F: Family<C = C> + Ready<C>>(
 /// cache and make enough tasks. A band of rows widens all panels again, a band of panels quantizes all pixels again;
 /// the smaller of the two is repeated.
 fn partition<F: Family>(job: &Job<'_>, panels: &Panels, strip: usize, tasks: usize) -> (usize, usize) {
-    let row = job.columns.span(job.columns.out) * padded_inputs(job, panels) / F::A::K * size_of::<F::A>();
+    let (filters, rows) = (job.filters, job.rows);
+    // Elements of a row, rows of the image, and rows that a band reaches over.
+    let (row, height, reach, stride) = if filters.unfolded {
+        (job.columns.out * panels.groups.padded_k(), rows.out, 1, 1)
+    } else {
+        (job.columns.span(job.columns.out) * filters.pixel, rows.len, rows.reach(), rows.stride)
+    };
+    let row = row / F::A::K * size_of::<F::A>();
     let held = BLOCK_BYTES / row.max(1);
     // A band shares rows with its neighbours, which are prepared twice: at least as many are its own.
-    let fewest = job.rows.reach().div_ceil(job.rows.stride);
-    let fitting = (held.saturating_sub(job.rows.reach()) / job.rows.stride + 1).max(fewest);
+    let fitting = (held.saturating_sub(reach) / stride + 1).max(reach.div_ceil(stride));
     let mut bands = job.rows.out.div_ceil(fitting);
-    let missing = tasks.div_ceil(job.batch * job.filters.groups * bands);
+    let missing = tasks.div_ceil(job.batch * filters.groups * bands);
     let mut columns = 1;
-    if panels.nbytes() > job.rows.len * row {
+    if panels.nbytes() > height * row {
         columns = missing.min(panels.count().div_ceil(strip));
     }
     bands = job.rows.out.min(bands * missing.div_ceil(columns));
     (bands, columns)
-}
-
-/// Elements of a pixel.
-fn padded_inputs(job: &Job<'_>, panels: &Panels) -> usize {
-    job.filters.inputs.next_multiple_of(panels.groups.unit)
 }
 
 /// One task.
@@ -151,14 +152,12 @@ impl<C: Accumulator, F: Family<C = C> + Ready<C>> Op for Task<'_, F> {
         let width = job.columns.out;
         let rows = self.out.columns.start / width..self.out.columns.end / width;
         let channel = group * filters.inputs;
-        // In floats, a zero point of 0 meets the sum too: what is infinite becomes NaN, as in a product.
-        let (padded, sums) = (padded_inputs(job, panels), panels.has_zeros || job.affine.is_none());
-        let band = Band::<F::A>::new(job, &Place { channel, rows: rows.clone(), padded, sums })?;
-        let runs = runs::<F>(job, &band, padded);
+        let band = Band::<F::A>::new(job, &Place { channel, rows: rows.clone(), panels })?;
+        let runs = runs::<F>(job, &band, panels);
         let bias =
             job.output.bias.map(|bias| &bias[group % filters.groups * filters.outputs..][..filters.outputs]);
         let output = Float { bias, activation: job.output.activation };
-        let strip = STRIP.max(tiles.panels());
+        let strip = STRIP.next_multiple_of(tiles.panels());
         let mut strips = Strips::<F::B>::new(panels, strip)?;
         let stretches = width.div_ceil(STRETCH);
         let mut scratch = Scratch {
@@ -188,16 +187,19 @@ impl<C: Accumulator, F: Family<C = C> + Ready<C>> Op for Task<'_, F> {
     }
 }
 
-/// The runs of a window: its rows, where neighbours in a row are neighbours in memory, otherwise its pixels.
-fn runs<F: Family<A: Elements>>(job: &Job<'_>, band: &Band<F::A>, padded: usize) -> Vec<Run> {
-    let lines = padded / F::B::K;
+/// The runs of a window: all of it, where windows are unfolded; its rows, where neighbours in a row are neighbours in
+/// memory; otherwise its pixels.
+fn runs<F: Family<A: Elements>>(job: &Job<'_>, band: &Band<F::A>, panels: &Panels) -> Vec<Run> {
     let (height, width) = (job.rows.kernel, job.columns.kernel);
+    if job.filters.unfolded {
+        return vec![Run { words: 0, lines: 0..panels.groups.padded_k() / F::B::K }];
+    }
+    let lines = job.filters.pixel / F::B::K;
     let (pieces, pixels) = if job.columns.dilation == 1 { (1, width) } else { (width, 1) };
     let run = |index: usize| {
         let (y, x) = (index / pieces, index % pieces);
-        let words = y * job.rows.dilation * band.row + x * job.columns.dilation * band.pixel;
         let start = (y * width + x * pixels) * lines;
-        Run { words, lines: start..start + pixels * lines }
+        Run { words: y * band.inner[0] + x * band.inner[1], lines: start..start + pixels * lines }
     };
     (0..height * pieces).map(run).collect()
 }
@@ -231,8 +233,8 @@ impl<C: Accumulator, F: Family<C = C> + Ready<C>> Stretch<'_, F> {
         (tile, set): (Range<usize>, Range<usize>),
         scratch: &mut Scratch<F::C>,
     ) {
-        let (band, stride) = (self.band, job.columns.stride * self.band.pixel);
-        let start = self.row * job.rows.stride * band.row + (self.outputs.start + tile.start) * stride;
+        let (band, [down, stride]) = (self.band, self.band.step);
+        let start = self.row * down + (self.outputs.start + tile.start) * stride;
         let panel_stride = self.b.len() / self.strip.len();
         let (rows, panels) = (tile.len(), set.len());
         let acc = &mut scratch.acc[..rows * panels];

@@ -82,7 +82,7 @@ where
     let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
     let tasks = tasks(work)?;
     let blocks = m.div_ceil(block);
-    let strip = STRIP.max(kernel.panels);
+    let strip = STRIP.next_multiple_of(kernel.panels);
     let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(strip));
     let rows = even_cuts(m, blocks, kernel.mr);
     let columns = even_cuts(n, bands, strip * WIDTH);
@@ -150,7 +150,7 @@ where
     fn run(mut self) -> Self::Output {
         let (kernel, panels) = (self.kernel, self.product.panels);
         let rows = F::A::prepare(self.product.source, self.rectangle.rows.clone(), panels)?;
-        let strip = STRIP.max(kernel.panels);
+        let strip = STRIP.next_multiple_of(kernel.panels);
         let mut strips = Strips::<F::B>::new(panels, strip)?;
         let mut scratch = Scratch {
             acc: zeroed(kernel.mr * kernel.panels)?,
@@ -362,29 +362,15 @@ impl FloatTiles {
         Self::select(isa, m).ok_or_else(missing)
     }
 
-    /// Multiplies `rows` rows of `a`, `stride` apart, with panels of `lines` lines each and calls
-    /// `put(row, panel, products)`.
+    /// Adds the products of `rows` rows of `a`, `stride` apart, with `panels` panels of `lines` lines to `acc`, where
+    /// row `r` and panel `p` stand at `r · panels + p`.
     #[inline(always)]
-    pub(crate) fn multiply(
+    pub(crate) fn multiply_add(
         self,
         (a, stride, rows): (&[f32], usize, usize),
-        (b, lines): (&[LineF32], usize),
-        mut put: impl FnMut(usize, usize, &LineF32),
+        (b, lines, panels): (&[LineF32], usize, usize),
+        acc: &mut [LineF32],
     ) {
-        // The largest tile of any row of the table.
-        let mut acc = [LineF32::zero(); 6 * 4];
-        let count = b.len() / lines.max(1);
-        for panel in (0..count).step_by(self.panels()) {
-            let panels = self.panels().min(count - panel);
-            let acc = &mut acc[..rows * panels];
-            acc.fill(LineF32::zero());
-            self.add(
-                Tile { a, stride, rows, b: &b[panel * lines..], panel_stride: lines, panels, lines },
-                acc,
-            );
-            for (i, products) in acc.iter().enumerate() {
-                put(i / panels, panel + i % panels, products);
-            }
-        }
+        self.add(Tile { a, stride, rows, b, panel_stride: lines, panels, lines }, acc);
     }
 }

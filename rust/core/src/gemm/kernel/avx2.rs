@@ -34,7 +34,7 @@ pub(crate) const PAIRS_I8: Kernel<WordI16, LineI8, i32> = Kernel {
 
 /// One row: four panels share a call, whose set-up is as long as a group of 32.
 pub(crate) const PAIRS_I8_ROW: Kernel<WordI16, LineI8, i32> =
-    Kernel { name: "gemm_i16_i8_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..PAIRS_I8 };
+    Kernel { name: "gemm_i16_i8_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, tile: pairs_i8_row, ..PAIRS_I8 };
 
 /// 4-bit codes in bytes. 6 × 16 tiles hold their sums of 16 bits in registers, those of 32 bits in the first cache.
 pub(crate) const BYTES_N4: Kernel<WordU8, LineN4, i32> = Kernel {
@@ -47,18 +47,18 @@ pub(crate) const BYTES_N4: Kernel<WordU8, LineN4, i32> = Kernel {
 };
 
 pub(crate) const BYTES_U4: Kernel<WordU8, LineU4, i32> = Kernel {
-    name: "gemm_u8_u4_i32_4x16_avx2",
+    name: "gemm_u8_u4_i32_3x16_avx2",
     isa: Isa::Avx2,
-    mr: 4,
+    mr: 3,
     panels: 1,
     // Taking nibbles apart costs 3 operations per 64 weights and row tile; from the third tile on it is cheaper
     // to widen once into a buffer.
-    max_m: 8,
+    max_m: 6,
     tile: bytes_u4,
 };
 
 pub(crate) const BYTES_U4_ROW: Kernel<WordU8, LineU4, i32> =
-    Kernel { name: "gemm_u8_u4_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..BYTES_U4 };
+    Kernel { name: "gemm_u8_u4_i32_1x64_avx2", mr: 1, panels: 4, max_m: 1, tile: bytes_u4_row, ..BYTES_U4 };
 
 pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     name: "gemm_f32_f32_f32_6x16_avx2",
@@ -70,17 +70,30 @@ pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
 };
 
 pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> =
-    Kernel { name: "gemm_f32_i8_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_i8 };
+    Kernel { name: "gemm_f32_i8_f32_4x16_avx2", isa: Isa::Avx2, mr: 4, panels: 1, max_m: 4, tile: floats_i8 };
 
-/// One row: eight accumulators, as four would wait for each other (4 cycles on 2 ports).
-pub(crate) const FLOATS_I8_ROW: Kernel<f32, LineI8, f32> =
-    Kernel { name: "gemm_f32_i8_f32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..FLOATS_I8 };
+/// One row: two panels keep their sums and lines in registers, and taking the codes apart hides the latency of the
+/// products.
+pub(crate) const FLOATS_I8_ROW: Kernel<f32, LineI8, f32> = Kernel {
+    name: "gemm_f32_i8_f32_1x32_avx2",
+    mr: 1,
+    panels: 2,
+    max_m: 1,
+    tile: floats_i8_row,
+    ..FLOATS_I8
+};
 
 pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> =
-    Kernel { name: "gemm_f32_u4_f32_2x32_avx2", isa: Isa::Avx2, mr: 2, panels: 2, max_m: 4, tile: floats_u4 };
+    Kernel { name: "gemm_f32_u4_f32_4x16_avx2", isa: Isa::Avx2, mr: 4, panels: 1, max_m: 4, tile: floats_u4 };
 
-pub(crate) const FLOATS_U4_ROW: Kernel<f32, LineU4, f32> =
-    Kernel { name: "gemm_f32_u4_f32_1x64_avx2", mr: 1, panels: 4, max_m: 1, ..FLOATS_U4 };
+pub(crate) const FLOATS_U4_ROW: Kernel<f32, LineU4, f32> = Kernel {
+    name: "gemm_f32_u4_f32_1x32_avx2",
+    mr: 1,
+    panels: 2,
+    max_m: 1,
+    tile: floats_u4_row,
+    ..FLOATS_U4
+};
 
 avx2! {
     fn pairs(t: Tile<'_, WordI16, LineI16>, acc: Accumulators<'_, i32>) {
@@ -106,7 +119,11 @@ avx2! {
     }
 
     fn pairs_i8(t: Tile<'_, WordI16, LineI8>, acc: Accumulators<'_, i32>) {
-        by_shape!(t, acc, pairs_i8_tile, [1 2 3] x [1 2 3 4]);
+        by_shape!(t, acc, pairs_i8_tile, [1 2 3] x [1]);
+    }
+
+    fn pairs_i8_row(t: Tile<'_, WordI16, LineI8>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, pairs_i8_tile, [1] x [1 2 3 4]);
     }
 
     fn pairs_i8_tile<const ROWS: usize, const PANELS: usize>(
@@ -143,95 +160,64 @@ avx2! {
         t: Tile<'_, WordU8, LineN4>,
         acc: Accumulators<'_, i32>,
     ) {
+        let one = _mm256_set1_epi16(1);
         let a = t.rows_of::<1, ROWS>();
         let b = t.panel(0);
-        let (fours, ones) = b.as_chunks::<EXACT_PAIRS>();
-        for (four, lines) in fours.iter().enumerate() {
-            add_n4::<EXACT_PAIRS, ROWS>(&a, four * EXACT_PAIRS, lines, acc);
-        }
-        for (one, line) in ones.iter().enumerate() {
-            add_n4::<1, ROWS>(&a, fours.len() * EXACT_PAIRS + one, std::array::from_ref(line), acc);
-        }
-    }
-
-    /// Adds the products of `LINES` lines from line `l` on.
-    #[inline]
-    fn add_n4<const LINES: usize, const ROWS: usize>(
-        a: &[&[[WordU8; 1]]; ROWS],
-        l: usize,
-        lines: &[LineN4; LINES],
-        acc: Accumulators<'_, i32>,
-    ) {
-        let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
-        for i in 0..LINES {
-            let b: [__m256i; 2] = [lines[i].load(0), lines[i].load(1)];
-            for row in 0..ROWS {
-                let a = broadcast_four(a[row][l + i][0]);
-                for half in 0..2 {
-                    let products = _mm256_maddubs_epi16(a, b[half]);
-                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], products);
+        for (block, lines) in b.chunks(EXACT_PAIRS).enumerate() {
+            let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
+            for (i, line) in lines.iter().enumerate() {
+                let b: [__m256i; 2] = [line.load(0), line.load(1)];
+                for row in 0..ROWS {
+                    let a = broadcast_four(a[row][block * EXACT_PAIRS + i][0]);
+                    for half in 0..2 {
+                        let products = _mm256_maddubs_epi16(a, b[half]);
+                        pairs[row][half] = _mm256_add_epi16(pairs[row][half], products);
+                    }
                 }
             }
-        }
-        let one = _mm256_set1_epi16(1);
-        for row in 0..ROWS {
-            for half in 0..2 {
-                let products = _mm256_madd_epi16(pairs[row][half], one);
-                acc[row].store(half, _mm256_add_epi32(acc[row].load(half), products));
+            for row in 0..ROWS {
+                for half in 0..2 {
+                    let products = _mm256_madd_epi16(pairs[row][half], one);
+                    acc[row].store(half, _mm256_add_epi32(acc[row].load(half), products));
+                }
             }
         }
     }
 
     fn bytes_u4(t: Tile<'_, WordU8, LineU4>, acc: Accumulators<'_, i32>) {
-        by_shape!(t, acc, bytes_u4_tile, [1 2 3 4] x [1 2 3 4]);
+        by_shape!(t, acc, bytes_u4_tile, [1 2 3] x [1]);
+    }
+
+    fn bytes_u4_row(t: Tile<'_, WordU8, LineU4>, acc: Accumulators<'_, i32>) {
+        by_shape!(t, acc, bytes_u4_tile, [1] x [1 2 3 4]);
     }
 
     fn bytes_u4_tile<const ROWS: usize, const PANELS: usize>(
         t: Tile<'_, WordU8, LineU4>,
         acc: Accumulators<'_, i32>,
     ) {
+        let (low, one) = (_mm256_set1_epi8(0x0F), _mm256_set1_epi16(1));
         let a = t.rows_of::<2, ROWS>();
         let b = t.panels_of::<PANELS>();
         let mut sums: [[[__m256i; 2]; PANELS]; ROWS] = load_sums(acc);
-        let whole = t.lines / 2 * 2;
-        for l in (0..whole).step_by(2) {
-            add_u4::<2, ROWS, PANELS>(&a, l, &b, &mut sums);
-        }
-        if whole < t.lines {
-            add_u4::<1, ROWS, PANELS>(&a, whole, &b, &mut sums);
-        }
-        store_sums(sums, acc);
-    }
-
-    /// Adds the products of `LINES` lines, of two pairs each, from line `l` on.
-    #[inline]
-    fn add_u4<const LINES: usize, const ROWS: usize, const PANELS: usize>(
-        a: &[&[[WordU8; 2]]; ROWS],
-        l: usize,
-        b: &[&[LineU4]; PANELS],
-        sums: &mut [[[__m256i; 2]; PANELS]; ROWS],
-    ) {
-        const { assert!(2 * LINES <= EXACT_PAIRS) };
-        let (low, one) = (_mm256_set1_epi8(0x0F), _mm256_set1_epi16(1));
-        for panel in 0..PANELS {
-            for half in 0..2 {
-                let mut pairs = [_mm256_setzero_si256(); ROWS];
-                for i in 0..LINES {
-                    let x: __m256i = b[panel][l + i].load(half);
+        for l in 0..t.lines {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    let x: __m256i = b[panel][l].load(half);
                     let b = [_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16::<4>(x), low)];
                     for row in 0..ROWS {
-                        for part in 0..2 {
-                            let products = _mm256_maddubs_epi16(broadcast_four(a[row][l + i][part]), b[part]);
-                            pairs[row] = _mm256_add_epi16(pairs[row], products);
-                        }
+                        // Four lines would fit 16 bits, but the sums of two at once no longer fit the registers.
+                        let pairs = _mm256_add_epi16(
+                            _mm256_maddubs_epi16(broadcast_four(a[row][l][0]), b[0]),
+                            _mm256_maddubs_epi16(broadcast_four(a[row][l][1]), b[1]),
+                        );
+                        let sum = &mut sums[row][panel][half];
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, one));
                     }
-                }
-                for row in 0..ROWS {
-                    let sum = &mut sums[row][panel][half];
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs[row], one));
                 }
             }
         }
+        store_sums(sums, acc);
     }
 
     fn floats(t: Tile<'_, f32, LineF32>, acc: Accumulators<'_, f32>) {
@@ -257,7 +243,11 @@ avx2! {
     }
 
     fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_i8_tile, [1 2] x [1 2 3 4]);
+        by_shape!(t, acc, floats_i8_tile, [1 2 3 4] x [1]);
+    }
+
+    fn floats_i8_row(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_i8_tile, [1] x [1 2]);
     }
 
     // In both of these k is the outer loop: neighbouring products then belong to different accumulators and do
@@ -288,7 +278,11 @@ avx2! {
     }
 
     fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_u4_tile, [1 2] x [1 2 3 4]);
+        by_shape!(t, acc, floats_u4_tile, [1 2 3 4] x [1]);
+    }
+
+    fn floats_u4_row(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_u4_tile, [1] x [1 2]);
     }
 
     fn floats_u4_tile<const ROWS: usize, const PANELS: usize>(

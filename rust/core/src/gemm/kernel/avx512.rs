@@ -24,22 +24,41 @@ pub(crate) const FLOATS: Kernel<f32, LineF32, f32> = Kernel {
     tile: floats,
 };
 
+/// Two panels: of more the compiler keeps the sums of four rows in memory, 8 products after one another on each.
 pub(crate) const FLOATS_I8: Kernel<f32, LineI8, f32> = Kernel {
-    name: "gemm_f32_i8_f32_4x64_avx512",
+    name: "gemm_f32_i8_f32_4x32_avx512",
     isa: Isa::Avx512,
     mr: 4,
-    panels: 4,
+    panels: 2,
     max_m: 4,
     tile: floats_i8,
 };
 
+pub(crate) const FLOATS_I8_ROW: Kernel<f32, LineI8, f32> = Kernel {
+    name: "gemm_f32_i8_f32_1x64_avx512",
+    mr: 1,
+    panels: 4,
+    max_m: 1,
+    tile: floats_i8_row,
+    ..FLOATS_I8
+};
+
 pub(crate) const FLOATS_U4: Kernel<f32, LineU4, f32> = Kernel {
-    name: "gemm_f32_u4_f32_4x64_avx512",
+    name: "gemm_f32_u4_f32_4x32_avx512",
     isa: Isa::Avx512,
     mr: 4,
-    panels: 4,
+    panels: 2,
     max_m: 4,
     tile: floats_u4,
+};
+
+pub(crate) const FLOATS_U4_ROW: Kernel<f32, LineU4, f32> = Kernel {
+    name: "gemm_f32_u4_f32_1x64_avx512",
+    mr: 1,
+    panels: 4,
+    max_m: 1,
+    tile: floats_u4_row,
+    ..FLOATS_U4
 };
 
 avx512! {
@@ -91,7 +110,11 @@ avx512! {
     }
 
     fn floats_i8(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_i8_tile, [1 2 3 4] x [1 2 3 4]);
+        by_shape!(t, acc, floats_i8_tile, [1 2 3 4] x [1 2]);
+    }
+
+    fn floats_i8_row(t: Tile<'_, f32, LineI8>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_i8_tile, [1] x [1 2 3 4]);
     }
 
     fn floats_i8_tile<const ROWS: usize, const PANELS: usize>(
@@ -123,7 +146,11 @@ avx512! {
     }
 
     fn floats_u4(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
-        by_shape!(t, acc, floats_u4_tile, [1 2 3 4] x [1 2 3 4]);
+        by_shape!(t, acc, floats_u4_tile, [1 2 3 4] x [1 2]);
+    }
+
+    fn floats_u4_row(t: Tile<'_, f32, LineU4>, acc: Accumulators<'_, f32>) {
+        by_shape!(t, acc, floats_u4_tile, [1] x [1 2 3 4]);
     }
 
     fn floats_u4_tile<const ROWS: usize, const PANELS: usize>(

@@ -124,13 +124,13 @@ macro_rules! by_shape {
     ($t:expr, $acc:expr, $tile:ident, [$($rows:literal)*] x $panels:tt) => {
         match $t.rows {
             $($rows => by_shape!(@ $t, $acc, $tile, $rows, $panels),)*
-            _ => {}
+            _ => unreachable!("the driver asks for shapes up to the kernel's own"),
         }
     };
     (@ $t:expr, $acc:expr, $tile:ident, $rows:literal, [$($panels:literal)*]) => {
         match $t.panels {
             $($panels => $tile::<$rows, $panels>($t, $acc),)*
-            _ => {}
+            _ => unreachable!("the driver asks for shapes up to the kernel's own"),
         }
     };
 }
@@ -276,12 +276,14 @@ families! {
     ]
     /// float32 products on stored int8 panels, for few rows.
     FloatsI8: f32, LineI8 => f32 [
+        #[cfg(target_arch = "x86_64")] avx512::FLOATS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_I8;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8;
     ]
     /// float32 products on stored 4-bit panels, for few rows.
     FloatsU4: f32, LineU4 => f32 [
+        #[cfg(target_arch = "x86_64")] avx512::FLOATS_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_U4;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4;
