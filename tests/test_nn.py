@@ -34,7 +34,10 @@ SAMPLES = {
         ),
         [array(3, 4)],
     ),
-    "conv2d": (nn.Conv2d(array(5, 4, 3, 3), array(5), padding=(1, 0, 2, 1), activation="relu"), [array(2, 4, 6, 7)]),
+    "conv2d": (
+        nn.Conv2d(array(5, 4, 3, 3), array(5), padding=(1, 0, 2, 1), activation="relu"),
+        [array(2, 4, 6, 7)],
+    ),
     "conv2d-static": (
         nn.Conv2d(
             qrs.quantize(array(6, 2, 3, 2), INT8),

@@ -1,7 +1,7 @@
 """Convolution with quantized filters, in the order of operations of docs/numerics.md.
 
-A window is (stride, padding, dilation, groups): pairs are vertical and horizontal, padding is top, left, bottom,
-right.
+A window is (stride, padding, dilation, groups): pairs are vertical and horizontal, padding is top, left,
+bottom, right.
 Filters are codes (filters, channels of a group, height, width) with scale and zero_point (filters,).
 """
 
@@ -13,10 +13,16 @@ from .products import F32, _finish, fma, lane_sum
 def windows(x, kernel, stride, padding, dilation):
     """Every window of the padded images: (batch, channels, rows, columns, height, width)."""
     x = np.pad(x, [(0, 0), (0, 0), padding[::2], padding[1::2]])
-    size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)]
+    size = [
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+    ]
     out = np.empty((*x.shape[:2], *size, *kernel), x.dtype)
     for at in np.ndindex(*kernel):
-        v, h = (slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(at, dilation, size, stride, strict=True))
+        v, h = (
+            slice(i * d, i * d + (n - 1) * s + 1, s)
+            for i, d, n, s in zip(at, dilation, size, stride, strict=True)
+        )
         out[(..., *at)] = x[:, :, v, h]
     return out
 

@@ -38,8 +38,9 @@ class Conv2d(Layer, id="conv2d"):
     Parameters
     ----------
     weight : ndarray or QTensor, shape (filters, channels // groups, height, width)
-        With ``input``, or to be decoded on the way, of one scale for each filter or for all: ``per_channel(0)``
-        or ``per_tensor``. Weights of other granularities are decoded as a whole in each call.
+        With ``input``, or to be decoded on the way, of one scale for each filter or for all:
+        ``per_channel(0)`` or ``per_tensor``. Weights of other granularities are decoded as a whole in each
+        call.
     bias : ndarray of float32, shape (filters,), optional
     stride : int or pair of int, default 1
         Vertical and horizontal, as all pairs.
@@ -49,8 +50,8 @@ class Conv2d(Layer, id="conv2d"):
     groups : int, default 1
         Filters and channels fall into so many groups that do not see each other.
     input : Dynamic, Static or None
-        How the images of a quantized weight are quantized: ``per_tensor``, one scale for the whole batch. Must
-        be None for a float weight.
+        How the images of a quantized weight are quantized: ``per_tensor``, one scale for the whole batch.
+        Must be None for a float weight.
     activation : str, optional
         ``"relu"``, ``"gelu"``, ``"silu"``, ``"tanh"``; None applies none.
 
@@ -131,8 +132,8 @@ class Conv2d(Layer, id="conv2d"):
         filters, inputs, *_ = self.weight.shape
         if array.ndim != 4 or array.shape[1] != self.groups * inputs:
             raise QrsValueError(
-                f"x has shape {array.shape}, expected (batch, {self.groups * inputs}, height, width) for a weight "
-                f"of shape {self.weight.shape} in {self.groups} group(s)"
+                f"x has shape {array.shape}, expected (batch, {self.groups * inputs}, height, width) for a "
+                f"weight of shape {self.weight.shape} in {self.groups} group(s)"
             )
         shape = (array.shape[0], filters, *self._size(array.shape))
         room(shape, np.float32, "the result")

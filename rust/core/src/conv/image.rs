@@ -127,21 +127,21 @@ impl<'a, A: Elements<Sum: Default>> Filler<'a, A> {
         for y in 0..self.height {
             self.fill(y, &mut elements[y * row..][..row]);
         }
+        // Neighbours in a row are copied together.
         let (run, runs) =
             if columns.dilation == 1 { (columns.kernel * pixel, 1) } else { (pixel, columns.kernel) };
-        let (window, padded) = (rows.kernel * runs * run, pitch * A::K);
+        let place = |i: usize, j: usize| i * rows.dilation * row + j * columns.dilation * pixel;
+        let places: Vec<usize> = (0..rows.kernel).flat_map(|i| (0..runs).map(move |j| place(i, j))).collect();
+        let (window, padded) = (places.len() * run, pitch * A::K);
         let mut line = zeroed::<A::Element>(columns.out * padded + MOVE)?;
         let mut words = zeroed::<A>(self.place.rows.len() * columns.out * pitch)?;
         for (y, out) in words.chunks_exact_mut(columns.out * pitch).enumerate() {
             for x in 0..columns.out {
-                let out = &mut line[x * padded..];
-                for index in 0..rows.kernel * runs {
-                    let (i, j) = (index / runs, index % runs);
-                    let from = (y * rows.stride + i * rows.dilation) * row;
-                    let from = from + (x * columns.stride + j * columns.dilation) * pixel;
-                    copy(&elements[from..], run, &mut out[index * run..]);
+                let seen = &elements[y * rows.stride * row + x * columns.stride * pixel..];
+                for (index, place) in places.iter().enumerate() {
+                    copy(&seen[*place..], run, &mut line[x * padded + index * run..]);
                 }
-                out[window..padded].fill(zero);
+                line[x * padded..][window..padded].fill(zero);
             }
             A::join(&line[..columns.out * padded], out);
         }

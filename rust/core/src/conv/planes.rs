@@ -1,7 +1,7 @@
 //! Convolution of planes by themselves: groups of one channel, as in a depthwise convolution.
 //!
-//! An output is a sum of a few products that no other output shares, so sixteen neighbours in a row are computed at
-//! once from channels as they lie, and nothing is turned around. A row of a plane is taken apart into `stride`
+//! An output is a sum of a few products that no other output shares, so neighbours in a row are computed at once,
+//! from channels as they lie, and nothing is turned around. A row of a plane is taken apart into `stride`
 //! phases, those pixels that one element of the window meets as it moves; then neighbouring outputs read neighbouring
 //! pixels whatever the stride.
 
@@ -13,11 +13,15 @@ use crate::activation::Activation;
 use crate::error::Error;
 use crate::gemm::{BLOCK_BYTES, Float, Output, WIDTH, even_cuts, tasks};
 use crate::isa::Op;
-use crate::mem::{LineF32, Rectangle, elements, zeroed};
+use crate::mem::{Line, LineF32, LineI16, Rectangle, elements, zeroed};
 use crate::parallel;
 use crate::quantize::{Affine, encode};
 use std::ops::Range;
 use std::sync::Mutex;
+
+/// Outputs that are computed at once, and how many lines that is. With half as many the compiler finds no `vpmaddwd`.
+const BLOCK: usize = 32;
+const LINES: usize = BLOCK / WIDTH;
 
 /// Runs the convolution.
 pub(super) fn run(job: &Job<'_>, planes: &Planes, out: &mut [f32]) -> Result<(), Error> {
@@ -52,8 +56,8 @@ struct Codes(Affine);
 struct Pair {
     /// Where the first meets the first output.
     place: usize,
-    /// Both, negated, eight times: an operand of `vpmaddwd`.
-    weights: [i16; WIDTH],
+    /// Both, negated, sixteen times: operands of `vpmaddwd`.
+    weights: LineI16,
 }
 
 impl Kind for Codes {
@@ -76,7 +80,10 @@ impl Kind for Codes {
                 [(next, second), after @ ..] if *next == place + 1 => (*second, after),
                 _ => (0, after),
             };
-            let weights = std::array::from_fn(|i| if i % 2 == 0 { *first } else { second });
+            let mut weights = LineI16::zero();
+            for pair in weights.0.as_chunks_mut().0 {
+                *pair = [*first, second];
+            }
             pairs.push(Pair { place: *place, weights });
             rest = after;
         }
@@ -85,52 +92,46 @@ impl Kind for Codes {
 
     #[inline(always)]
     fn filter(plane: &[i16], taps: &[Pair], _: i32, scale: f32, sums: &mut [LineF32]) {
-        let (twos, one) = sums.as_chunks_mut::<2>();
-        for (block, lines) in twos.iter_mut().enumerate() {
-            filter_blocks(&plane[2 * block * WIDTH..], taps, scale, lines);
-        }
-        if let [line] = one {
-            filter_blocks(&plane[2 * twos.len() * WIDTH..], taps, scale, std::array::from_mut(line));
+        let plain = Float { bias: None, activation: Activation::None };
+        for (block, lines) in sums.as_chunks_mut::<LINES>().0.iter_mut().enumerate() {
+            let plane = &plane[block * BLOCK..];
+            // A pair of taps meets a pair of pixels, which makes every other output; from one pixel on, the others.
+            // Each in a loop of its own: what they have in common would keep the compiler from using `vpmaddwd`.
+            let (even, odd) = (every_other(plane, taps), every_other(&plane[1..], taps));
+            for (half, line) in lines.iter_mut().enumerate() {
+                let mut products = [0; WIDTH];
+                for i in 0..WIDTH / 2 {
+                    products[2 * i] = even[half * WIDTH / 2 + i];
+                    products[2 * i + 1] = odd[half * WIDTH / 2 + i];
+                }
+                plain.fold(products, &[scale; WIDTH], line);
+            }
         }
     }
 }
 
-/// Adds the scaled products of blocks side by side: two share each load of weights.
+/// The products of every other output of a block.
 #[inline(always)]
-fn filter_blocks<const N: usize>(plane: &[i16], taps: &[Pair], scale: f32, lines: &mut [LineF32; N]) {
-    let mut products = [[0; WIDTH]; N];
-    // A pair of taps meets a pair of pixels, which makes every other output; from one pixel on, the others. Each in
-    // a loop of its own: what they have in common would keep the compiler from using `vpmaddwd`.
-    for odd in 0..2 {
-        let mut sums = [[0; WIDTH / 2]; N];
-        for tap in taps {
-            for block in 0..N {
-                let Some(x) = plane[tap.place + block * WIDTH + odd..].first_chunk() else { return };
-                sums[block] = add_pairs(*x, tap.weights, sums[block]);
-            }
-        }
-        for block in 0..N {
-            for i in 0..WIDTH / 2 {
-                products[block][2 * i + odd] = sums[block][i];
-            }
-        }
-    }
-    let plain = Float { bias: None, activation: Activation::None };
-    for block in 0..N {
-        plain.fold(products[block], &[scale; WIDTH], &mut lines[block]);
-    }
-}
-
-/// Takes the products of neighbours away: a `vpmaddwd` and a subtraction. A sum of three terms the compiler would put
-/// into another order, and find no pairs in it.
-#[inline(always)]
-fn add_pairs(x: [i16; WIDTH], weights: [i16; WIDTH], mut sums: [i32; WIDTH / 2]) -> [i32; WIDTH / 2] {
-    for i in 0..WIDTH / 2 {
-        let even = i32::from(x[2 * i]) * i32::from(weights[2 * i]);
-        let odd = i32::from(x[2 * i + 1]) * i32::from(weights[2 * i + 1]);
-        sums[i] = sums[i].wrapping_sub(even.wrapping_add(odd));
+fn every_other(plane: &[i16], taps: &[Pair]) -> [i32; WIDTH] {
+    let mut sums = [0; WIDTH];
+    for tap in taps {
+        let Some(x) = plane[tap.place..].first_chunk() else { return sums };
+        take_pairs(*x, tap.weights.0, &mut sums);
     }
     sums
+}
+
+/// Takes the products of neighbours away: `vpmaddwd` and a subtraction. A sum of three terms the compiler would put
+/// into another order, and find no pairs in it.
+#[inline(always)]
+fn take_pairs(x: [i16; BLOCK], weights: [i16; BLOCK], sums: &mut [i32; WIDTH]) {
+    let mut next = *sums;
+    for i in 0..WIDTH {
+        let even = i32::from(x[2 * i]) * i32::from(weights[2 * i]);
+        let odd = i32::from(x[2 * i + 1]) * i32::from(weights[2 * i + 1]);
+        next[i] = next[i].wrapping_sub(even.wrapping_add(odd));
+    }
+    *sums = next;
 }
 
 /// Planes of float32.
@@ -194,7 +195,7 @@ impl Layout {
     fn new(job: &Job<'_>) -> Layout {
         let reach = (job.columns.reach() - 1) / job.columns.stride;
         // Pairs read one pixel more.
-        let phase = job.columns.out.next_multiple_of(WIDTH) + reach + 2;
+        let phase = job.columns.out.next_multiple_of(BLOCK) + reach + 2;
         Layout { phase, row: phase * job.columns.stride }
     }
 
@@ -254,7 +255,7 @@ impl<K: Kind> Op for Task<'_, K> {
         // The last row is followed by what its last block reads beyond it.
         let mut plane = zeroed::<K::Element>((job.rows.span(rows.len()) + 1) * layout.row)?;
         let mut encoded = zeroed::<K::Element>(job.columns.len)?;
-        let mut sums = zeroed::<LineF32>(width.div_ceil(WIDTH))?;
+        let mut sums = zeroed::<LineF32>(width.div_ceil(BLOCK) * LINES)?;
         let mut bias = zeroed::<LineF32>(sums.len())?;
         let mut held = None;
         for channel in self.out.rows.clone() {
@@ -265,7 +266,7 @@ impl<K: Kind> Op for Task<'_, K> {
             let (scale, zero) = self.planes.parameters[filter];
             let taps = K::taps(&self.planes.codes[filter * window..][..window], zero, &places);
             let bias = job.output.bias.map(|all| {
-                bias.fill(crate::mem::Line([all[filter]; WIDTH]));
+                bias.fill(Line([all[filter]; WIDTH]));
                 &*elements(&mut bias)
             });
             let output = Float { bias, activation: job.output.activation };
