@@ -255,8 +255,12 @@ def test_isa(*arguments: str) -> None:
 
 
 def emulate(*arguments: str) -> None:
-    """Run the core's tests of products on an emulated CPU with AVX512-VNNI; arguments choose other tests."""
+    """Run the core's tests on emulated CPUs, Arm ones and those with AVX-VNNI and AVX512-VNNI.
+
+    Arguments choose tests; without, x86-64, for which a whole system is emulated, runs those of products.
+    """
     need_rust()
+    run(sys.executable, "tests/emulator/arm.py", *arguments)
     target = "x86_64-unknown-linux-gnu"
     build = ["cargo", "test", "--no-run", "--package", "qrs-core", "--lib", "--target", target]
     # A target folder of its own: other flags would make every later build start anew.
@@ -275,8 +279,9 @@ def emulate(*arguments: str) -> None:
     programs = [json.loads(line).get("executable") for line in done.stdout.splitlines()]
     (program,) = (path for path in programs if path)
     tests = arguments or ("gemm", "attention")
-    emulator = ["tests/emulator/run.py", "--timeout", "1800", "--env", "QRS_ISA=avx512vnni"]
-    run(sys.executable, *emulator, program, "--test-threads=1", *tests)
+    for isa, cpu in {"avxvnni": "arrow_lake", "avx512vnni": "corei7_icelake_u"}.items():
+        settings = ["--cpu", cpu, "--timeout", "3600", "--env", f"QRS_ISA={isa}"]
+        run(sys.executable, "tests/emulator/run.py", *settings, program, "--test-threads=1", *tests)
 
 
 def bench(*arguments: str) -> None:
@@ -310,7 +315,7 @@ def main() -> int:
     if verb is None:
         print("usage: python3 dev.py VERB [arguments for the program behind it]\n")
         for each, function in VERBS.items():
-            print(f"  {each:<11} {function.__doc__}")
+            print(f"  {each:<11} {str(function.__doc__).splitlines()[0]}")
         return 0 if name in ("-h", "--help", "help") else 2
     try:
         verb(*arguments)

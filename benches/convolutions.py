@@ -36,7 +36,7 @@ def conv2d(row: dict[str, Any], rng: np.random.Generator) -> Workload:
     w = qrs.quantize(
         floats(rng, filters, channels // groups, side, side), qrs.Scheme("int8", qrs.per_channel(0))
     )
-    known = qrs.Static("uint8", qparams=QPARAMS)
+    known = qrs.Static(qrs.Scheme("uint8"), qparams=QPARAMS)
     layer = qrs.nn.Conv2d(w, stride=stride, padding=padding, groups=groups, input=known)
     exact = layer.replace(weight=w.dequantize(), input=None)
     expected = exact(x)

@@ -165,6 +165,8 @@ chains! {
         [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23];
     dot_avx512: "", ["vpmaddwd zmm29, zmm30, zmm31\nvpaddd zmm" ", zmm" ", zmm29"], "vzeroupper",
         [0 1 2 3 4 5 6 7 8 9 10 11];
+    dot_avxvnni: "vzeroall", ["{{vex}} vpdpbusd ymm" ", ymm14, ymm15"], "vzeroupper",
+        [0 1 2 3 4 5 6 7 8 9 10 11];
     dot_avx2: "vzeroall", ["vpmaddwd ymm13, ymm14, ymm15\nvpaddd ymm" ", ymm" ", ymm13"], "vzeroupper",
         [0 1 2 3 4 5 6 7 8 9 10 11];
     dot_sse2: "", ["movdqa xmm13, xmm14\npmaddwd xmm13, xmm15\npaddd xmm" ", xmm13"], "",
@@ -180,10 +182,11 @@ fn registers(isa: Isa, dot: bool) -> Option<(fn(u64), u64)> {
     let (run, chains, lanes): (fn(u64), u64, u64) = match (isa, dot) {
         (Isa::Avx512Vnni, true) => (dot_vnni, 24, 64),
         (Isa::Avx512, true) => (dot_avx512, 12, 32),
+        (Isa::AvxVnni, true) => (dot_avxvnni, 12, 32),
         (Isa::Avx2, true) => (dot_avx2, 12, 16),
         (Isa::Portable, true) => (dot_sse2, 12, 8),
         (Isa::Avx512 | Isa::Avx512Vnni, false) => (fma_avx512, 12, 16),
-        (Isa::Avx2, false) => (fma_avx2, 12, 8),
+        (Isa::Avx2 | Isa::AvxVnni, false) => (fma_avx2, 12, 8),
         (Isa::Portable, false) => return None,
     };
     Some((run, STEPS * chains * lanes))

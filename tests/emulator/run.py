@@ -1,8 +1,7 @@
-"""Run a static x86-64 Linux program on an emulated CPU that has AVX-512 and AVX512-VNNI.
+"""Run a static x86-64 Linux program on an emulated CPU, by default one that has AVX512-VNNI.
 
 Boots a stock Debian kernel in the Bochs emulator with an initramfs that holds just busybox and the
-program, and passes on the program's output and exit code. Needs no root access: the Debian packages
-are fetched by name with `apt-get download` and unpacked into a cache folder, not installed.
+program, and passes on the program's output and exit code. Needs no root access: see `debian.py`.
 
     RUSTFLAGS="-C target-feature=+crt-static" cargo test --no-run --target x86_64-unknown-linux-gnu
     python tests/emulator/run.py --env QRS_ISA=avx512vnni TEST_BINARY --test-threads=1
@@ -28,7 +27,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[2] / "target" / "emulator"
+from debian import LIBRARIES, SetupError, command, program, unpacked
+
 PACKAGES = ["bochs", "bochs-term", "bochsbios", "vgabios", "genisoimage", "isolinux", "syslinux-common"]
 PACKAGES += ["busybox-static"]
 KERNEL = "linux-image-cloud-amd64"  # Built-in serial console, LZ4-compressed, few drivers.
@@ -72,39 +72,6 @@ panic: action=fatal
 """
 
 
-class SetupError(Exception):
-    """The emulator, or a piece it needs, is not available."""
-
-
-def command(*words: str, cwd: Path | None = None) -> str:
-    """Run a command; give back its standard output."""
-    try:
-        return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(f"{error} {(getattr(error, 'stderr', '') or '').strip()[-500:]}") from error
-
-
-def fetch(cache: Path) -> Path:
-    """Download and unpack the packages once; give back the folder they were unpacked into."""
-    root = cache / "root"
-    packages = root / "packages"
-    if (root / "complete").exists():
-        return root
-    shutil.rmtree(root, ignore_errors=True)
-    packages.mkdir(parents=True)
-    # A simulated installation names the shared libraries this system lacks.
-    plan = command("apt-get", "-s", "--no-install-recommends", "install", *PACKAGES)
-    missing = re.findall(r"(?m)^Inst (\S+)", plan)
-    # The package of this name is empty, and depends on the one that has the kernel.
-    kernels = re.findall(r"Depends: (linux-image-\S+)", command("apt-cache", "depends", KERNEL))
-    command("apt-get", "download", *{*PACKAGES, *missing, *kernels}, cwd=packages)
-    for package in packages.glob("*.deb"):
-        command("dpkg", "-x", str(package), str(root))
-    shutil.rmtree(packages)
-    (root / "complete").touch()
-    return root
-
-
 def cpio(files: dict[str, bytes]) -> bytes:
     """Pack executable files, and the folders above them, as an initramfs ("newc" format)."""
     folders = {"dev", "proc", "tmp", "work"} | {str(up) for name in files for up in Path(name).parents}
@@ -123,7 +90,7 @@ def build_image(root: Path, work: Path, options: argparse.Namespace) -> None:
     """Write the boot image: boot loader, kernel, and the initramfs with the program."""
     line = shlex.join([*options.env, "/program", *options.args])
     files = {"init": INIT.format(command=line, marker=MARKER).encode()}
-    files |= {"program": options.program.read_bytes(), "bin/busybox": (root / "bin/busybox").read_bytes()}
+    files |= {"program": options.program.read_bytes(), "bin/busybox": (root / "usr/bin/busybox").read_bytes()}
     for given in options.file:
         found = (path for path in (given, *given.rglob("*")) if path.is_file())
         files |= {str(path.absolute())[1:]: path.read_bytes() for path in found}
@@ -134,17 +101,15 @@ def build_image(root: Path, work: Path, options: argparse.Namespace) -> None:
         shutil.copy(root / "usr/lib" / name, iso)
     (iso / "isolinux.cfg").write_text(f"default x\nlabel x\nkernel linux\nappend initrd=initrd {CMDLINE}\n")
     boot = ["-b", "isolinux.bin", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]
-    command(str(root / "usr/bin/genisoimage"), "-quiet", *boot, "-o", "boot.iso", "iso", cwd=work)
+    command(*program(root, "usr/bin/genisoimage"), "-quiet", *boot, "-o", "boot.iso", "iso", cwd=work)
 
 
 def emulate(root: Path, work: Path, options: argparse.Namespace) -> int:
     """Boot the image, pass the program's output on, and give back its exit code."""
     (work / "bochsrc").write_text(BOCHSRC.format(root=root, cpu=options.cpu))
     (work / "commands").write_text("c\n")  # Debian's build starts in its debugger: continue.
-    lib = f"{root}/usr/lib/x86_64-linux-gnu"
-    plugins = {"LD_LIBRARY_PATH": lib, "LTDL_LIBRARY_PATH": f"{lib}/bochs/plugins"}
-    env = os.environ | plugins | {"TERM": "vt100"}
-    words = [f"{root}/usr/bin/bochs-bin", "-q", "-f", "bochsrc", "-rc", "commands"]
+    env = os.environ | {"LTDL_LIBRARY_PATH": str(root / LIBRARIES / "bochs/plugins"), "TERM": "vt100"}
+    words = [*program(root, "usr/bin/bochs-bin"), "-q", "-f", "bochsrc", "-rc", "commands"]
     # The text display needs a terminal; what it draws is kept only to explain a failed start.
     (ours, theirs), screen = pty.openpty(), bytearray()
     bochs = subprocess.Popen(words, cwd=work, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -174,12 +139,11 @@ def emulate(root: Path, work: Path, options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Run a static program on an emulated AVX-512 CPU.")
+    parser = argparse.ArgumentParser(description="Run a static program on an emulated CPU.")
     parser.add_argument("--cpu", default="corei7_icelake_u", help="Bochs CPU model")
     parser.add_argument("--timeout", type=float, default=600, help="deadline in seconds")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--file", action="append", default=[], type=Path, help="file or folder to add")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for the unpacked packages")
     parser.add_argument("program", type=Path, help="statically linked x86-64 Linux program")
     parser.add_argument("args", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -187,7 +151,7 @@ def main() -> int:
     try:
         if not options.program.is_file():
             raise SetupError(f"no such program: {options.program}")
-        root = fetch(options.cache.resolve())
+        root = unpacked("bochs", PACKAGES, kernel=KERNEL)
         with tempfile.TemporaryDirectory(prefix="emulator-") as work:
             build_image(root, Path(work), options)
             return emulate(root, Path(work), options)

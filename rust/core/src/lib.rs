@@ -29,6 +29,7 @@ mod fit;
 pub mod format;
 pub mod gemm;
 mod grid;
+mod intrinsics;
 pub mod isa;
 mod math;
 mod mem;

@@ -73,19 +73,35 @@ pub(crate) fn elements<T: Number, const N: usize>(lines: &mut [Line<T, N>]) -> &
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * N) }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vector {
     use super::Line;
+    #[cfg(target_arch = "aarch64")]
+    use super::Number;
+    #[cfg(target_arch = "aarch64")]
+    use std::arch::aarch64::{float32x4_t, int8x8_t, int8x16_t, int32x4_t, uint8x16_t};
+    #[cfg(target_arch = "x86_64")]
     use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, __m512i};
 
-    /// Plain vector types and pairs of them: any bits are a value.
+    /// Plain vector types and arrays of them: any bits are a value.
     pub trait Vector: Copy {}
-    impl<V: Vector> Vector for [V; 2] {}
-    impl Vector for __m128i {}
-    impl Vector for __m256 {}
-    impl Vector for __m256i {}
-    impl Vector for __m512 {}
-    impl Vector for __m512i {}
+    impl<V: Vector, const N: usize> Vector for [V; N] {}
+
+    macro_rules! vectors {
+        ($arch:literal: $($vector:ident)*) => { $(#[cfg(target_arch = $arch)] impl Vector for $vector {})* };
+    }
+    vectors!("x86_64": __m128i __m256 __m256i __m512 __m512i);
+    vectors!("aarch64": float32x4_t int8x8_t int8x16_t int32x4_t uint8x16_t);
+
+    /// The vector with the bits of these numbers.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub fn vector<V: Vector, T: Number, const M: usize, const N: usize>(numbers: &[[T; M]; N]) -> V {
+        const { assert!(size_of::<V>() == size_of::<[[T; M]; N]>()) };
+        // SAFETY: the sizes are equal by the assertion, `read_unaligned` asks for no alignment, and any
+        // initialised bytes are a valid vector.
+        unsafe { std::ptr::from_ref(numbers).cast::<V>().read_unaligned() }
+    }
 
     impl<T: Copy, const N: usize> Line<T, N> {
         /// The vector at position `part`, counted in vectors of this size.
@@ -107,8 +123,10 @@ mod vector {
         }
     }
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use vector::Vector;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use vector::vector;
 
 /// A vector of `len` zeros.
 ///

@@ -2,8 +2,9 @@
 //!
 //! Filters are packed once into [`Filters`]. With several input channels to a group they are panels, as those of a
 //! product, and a row of neighbouring outputs is a tile of a product whose k is a row of the window: nothing is
-//! copied into columns ([`tiles`]). With one channel to a group, as in a depthwise convolution, there is nothing to
-//! share between outputs, and each plane is filtered by itself ([`planes`]).
+//! copied into columns ([`tiles`]), but where channels are so few that words would stay half empty ([`image`]). With
+//! one channel to a group, as in a depthwise convolution, there is nothing to share between outputs, and each plane is
+//! filtered by itself ([`planes`]).
 
 mod filters;
 mod image;

@@ -254,7 +254,7 @@ impl<K: Kind> Op for Task<'_, K> {
         let places = layout.places(job);
         // The last row is followed by what its last block reads beyond it.
         let mut plane = zeroed::<K::Element>((job.rows.span(rows.len()) + 1) * layout.row)?;
-        let mut encoded = zeroed::<K::Element>(job.columns.len)?;
+        let mut encoded = zeroed::<K::Element>(job.columns.len + 2 * job.columns.stride)?;
         let mut sums = zeroed::<LineF32>(width.div_ceil(BLOCK) * LINES)?;
         let mut bias = zeroed::<LineF32>(sums.len())?;
         let mut held = None;
@@ -291,7 +291,6 @@ impl<K: Kind> Task<'_, K> {
         let (job, layout) = (self.job, self.layout);
         let (inside, first_row) = job.rows.inside(rows.start, job.rows.span(rows.len()));
         let (columns, first_column) = job.columns.inside(0, job.columns.span(job.columns.out));
-        let encoded = &mut encoded[..columns.len()];
         for y in inside.clone().filter(|y| job.rows.is_read(*y)) {
             let row = (source * job.rows.len + first_row + y - inside.start) * job.columns.len + first_column;
             let (x, out) = (&job.x[row..][..columns.len()], &mut plane[y * layout.row..][..layout.row]);
@@ -299,15 +298,31 @@ impl<K: Kind> Task<'_, K> {
                 self.kind.encode(x, &mut out[columns.clone()]);
                 continue;
             }
-            self.kind.encode(x, encoded);
-            for first in 0..job.columns.stride.min(encoded.len()) {
-                let at = columns.start + first;
-                let phase = at % job.columns.stride * layout.phase + at / job.columns.stride;
-                let pixels = encoded[first..].iter().step_by(job.columns.stride);
-                for (out, pixel) in out[phase..].iter_mut().zip(pixels) {
-                    *out = *pixel;
-                }
-            }
+            // From the start of a chunk of `stride` pixels; those before the image and after it are padding.
+            let skipped = columns.start % job.columns.stride;
+            self.kind.encode(x, &mut encoded[skipped..][..x.len()]);
+            let (first, used) = (columns.start / job.columns.stride, skipped + x.len());
+            part(&encoded[..used.next_multiple_of(job.columns.stride)], first, out, job.columns.stride);
+        }
+    }
+}
+
+/// Deals the pixels of a row out to its phases, from pixel `first` of each on.
+#[inline(always)]
+fn part<T: Copy>(pixels: &[T], first: usize, row: &mut [T], stride: usize) {
+    let phase = row.len() / stride;
+    if stride == 2 {
+        let (even, odd) = row.split_at_mut(phase);
+        let outs = even[first..].iter_mut().zip(&mut odd[first..]);
+        // A known stride: the compiler makes it shuffles.
+        for ([a, b], (even, odd)) in pixels.as_chunks().0.iter().zip(outs) {
+            (*even, *odd) = (*a, *b);
+        }
+        return;
+    }
+    for (row, start) in row.chunks_exact_mut(phase).zip(0..) {
+        for (out, pixel) in row[first..].iter_mut().zip(pixels.iter().skip(start).step_by(stride)) {
+            *out = *pixel;
         }
     }
 }

@@ -130,10 +130,15 @@ fn check_family<C: Accumulator, F: Family<C = C> + Ready<C>>(floats: bool, nibbl
 
 #[test]
 fn every_kernel_convolves_as_the_definition_says() {
-    use crate::gemm::{BytesI8, BytesN4, BytesU4, Floats, FloatsI8, FloatsU4, Pairs, PairsI8};
+    use crate::gemm::{
+        BytesI8, BytesN4, BytesU4, Floats, FloatsI8, FloatsU4, Pairs, PairsI8, SignedI8, SignedU4,
+    };
     check_family::<i32, BytesI8>(false, false);
     check_family::<i32, BytesI8>(false, true);
     check_family::<i32, BytesU4>(false, true);
+    check_family::<i32, SignedI8>(false, false);
+    check_family::<i32, SignedI8>(false, true);
+    check_family::<i32, SignedU4>(false, true);
     check_family::<i32, BytesN4>(false, true);
     check_family::<i32, Pairs>(false, false);
     check_family::<i32, Pairs>(false, true);

@@ -10,6 +10,8 @@
 //! `y = activation((Σ_groups f32(t_g) · scale_g) · scale_row + bias)`, groups ascending and every operation
 //! rounded by itself, so that any instruction set and any number of threads give the same bits.
 
+#![allow(clippy::needless_range_loop, reason = "arrays are indexed in step: see the note on lines")]
+
 use super::panel::Offset;
 use crate::activation::Activation;
 use crate::mem::{Line, LineF32, LineI16, LineI32, elements};

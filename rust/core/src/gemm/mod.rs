@@ -16,7 +16,9 @@ pub(crate) use driver::{BLOCK_BYTES, FloatTiles, Folded, STRIP, Tiles, even_cuts
 pub(crate) use epilogue::{Accumulator, Float, Output};
 pub use kernel::kernels;
 #[cfg(test)]
-pub(crate) use kernel::{BytesI8, BytesN4, BytesU4, Floats, FloatsI8, FloatsU4, Pairs, PairsI8};
+pub(crate) use kernel::{
+    BytesI8, BytesN4, BytesU4, Floats, FloatsI8, FloatsU4, Pairs, PairsI8, SignedI8, SignedU4,
+};
 pub(crate) use kernel::{Family, Lines, Tile, Word};
 pub use panel::Panels;
 pub(crate) use panel::{Codes, Staged, Strips, WIDTH, Weight};
@@ -212,10 +214,16 @@ pub(crate) trait Work<C: Accumulator> {
 
 /// Products of integer codes: the first family that has a kernel here.
 pub(crate) fn with_codes(codes: &Codes, work: &mut impl Work<i32>) -> Result<(), Error> {
-    use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8};
+    use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8, SignedI8, SignedU4};
     let done = match codes {
-        Codes::I8(_) => work.run::<BytesI8>()? || work.run::<PairsI8>()?,
-        Codes::U4(_) => work.run::<BytesU4>()? || work.run::<BytesI8>()? || work.run::<BytesN4>()?,
+        Codes::I8(_) => work.run::<BytesI8>()? || work.run::<SignedI8>()? || work.run::<PairsI8>()?,
+        Codes::U4(_) => {
+            work.run::<BytesU4>()?
+                || work.run::<SignedU4>()?
+                || work.run::<BytesI8>()?
+                || work.run::<SignedI8>()?
+                || work.run::<BytesN4>()?
+        }
     };
     if !done {
         work.run::<Pairs>()?;

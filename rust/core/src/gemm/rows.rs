@@ -1,7 +1,7 @@
 //! The rows of A as the kernels read them: quantized on the way where asked, padded to whole lines, with the
 //! sums that the epilogue needs. Rows are never packed into panels: kernels broadcast from them as they lie.
 
-use super::kernel::{Word, WordI16, WordU8};
+use super::kernel::{Word, WordI8, WordI16, WordU8};
 use super::panel::Panels;
 use crate::error::Error;
 use crate::format::Format;
@@ -162,6 +162,20 @@ impl Arrange for WordU8 {
         for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out) {
             for (code, out) in codes.iter().zip(out) {
                 *out = *code as u8;
+            }
+        }
+    }
+}
+
+/// Arm's dot products multiply int8 with int8, so there it is uint8 codes that are shifted.
+impl Arrange for WordI8 {
+    const SHIFT: [i32; 2] = [0, -128];
+
+    #[inline(always)]
+    fn arrange(codes: &[i16], out: &mut [Self]) {
+        for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out) {
+            for (code, out) in codes.iter().zip(out) {
+                *out = *code as i8;
             }
         }
     }

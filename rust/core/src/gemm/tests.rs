@@ -121,6 +121,9 @@ fn every_integer_kernel_equals_the_naive_loop() {
     check_family::<kernel::BytesI8>(false);
     check_family::<kernel::BytesU4>(true);
     check_family::<kernel::BytesI8>(true);
+    check_family::<kernel::SignedI8>(false);
+    check_family::<kernel::SignedU4>(true);
+    check_family::<kernel::SignedI8>(true);
     check_family::<kernel::Pairs>(false);
     check_family::<kernel::Pairs>(true);
     check_family::<kernel::PairsI8>(false);
@@ -230,6 +233,8 @@ fn check_names<F: Family<C: Accumulator>>() {
 fn names_say_what_kernels_are() {
     check_names::<kernel::BytesI8>();
     check_names::<kernel::BytesU4>();
+    check_names::<kernel::SignedI8>();
+    check_names::<kernel::SignedU4>();
     check_names::<kernel::Pairs>();
     check_names::<kernel::PairsI8>();
     check_names::<kernel::BytesN4>();

@@ -15,10 +15,18 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neondot;
+#[cfg(target_arch = "aarch64")]
+mod neoni8mm;
 mod portable;
 
 use crate::isa::Isa;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::mem::Vector;
 use crate::mem::{Line, LineF32, LineI8, LineI16, LineN4, LineU4};
 
@@ -81,7 +89,7 @@ fn load_lines<V: Vector, T: Copy, const N: usize, const PANELS: usize>(
 }
 
 /// The accumulators of a tile, each line as `V`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn load_sums<V: Vector, C: Copy, const PANELS: usize, const ROWS: usize>(
     acc: &[Line<C, 16>],
@@ -90,7 +98,7 @@ fn load_sums<V: Vector, C: Copy, const PANELS: usize, const ROWS: usize>(
 }
 
 /// Writes what [`load_sums`] read.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn store_sums<V: Vector, C: Copy, const PANELS: usize, const ROWS: usize>(
     sums: [[V; PANELS]; ROWS],
@@ -146,6 +154,8 @@ pub(crate) trait Word: Copy + Send + Sync + 'static {
 }
 /// Four uint8 codes that are neighbours along k.
 pub(crate) type WordU8 = [u8; 4];
+/// Four int8 codes that are neighbours along k.
+pub(crate) type WordI8 = [i8; 4];
 /// Two int16 values, k and k + 2: the order in which shifts alone widen a line of bytes.
 pub(crate) type WordI16 = [i16; 2];
 
@@ -153,6 +163,11 @@ impl Word for WordU8 {
     const K: usize = 4;
     #[cfg(test)]
     const NAME: &'static str = "u8";
+}
+impl Word for WordI8 {
+    const K: usize = 4;
+    #[cfg(test)]
+    const NAME: &'static str = "i8";
 }
 impl Word for WordI16 {
     const K: usize = 2;
@@ -217,7 +232,7 @@ pub(crate) trait Family: 'static {
 
     /// The first row that `isa` runs and that is meant for `m` rows.
     fn select(isa: Isa, m: usize) -> Option<&'static Kernel<Self::A, Self::B, Self::C>> {
-        Self::TABLE.iter().find(|row| row.isa <= isa && row.isa.supported() && m <= row.max_m)
+        Self::TABLE.iter().find(|row| isa.includes(row.isa) && row.isa.supported() && m <= row.max_m)
     }
 }
 
@@ -242,19 +257,37 @@ macro_rules! families {
 }
 
 families! {
-    /// 8-bit dot products on stored int8 panels.
+    /// Products of unsigned with signed bytes on stored int8 panels.
     BytesI8: WordU8, LineI8 => i32 [
         #[cfg(target_arch = "x86_64")] avx512vnni::BYTES_I8;
+        #[cfg(target_arch = "x86_64")] avxvnni::BYTES_I8_ROW;
+        #[cfg(target_arch = "x86_64")] avxvnni::BYTES_I8;
     ]
-    /// 8-bit dot products on stored 4-bit panels.
+    /// Products of unsigned bytes on stored 4-bit panels.
     BytesU4: WordU8, LineU4 => i32 [
         #[cfg(target_arch = "x86_64")] avx512vnni::BYTES_U4;
+        #[cfg(target_arch = "x86_64")] avxvnni::BYTES_U4_ROW;
+        #[cfg(target_arch = "x86_64")] avxvnni::BYTES_U4;
         #[cfg(target_arch = "x86_64")] avx2::BYTES_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx2::BYTES_U4;
     ]
-    /// 8-bit products with 4-bit codes, widened to a byte each: pairs of them cannot saturate 16 bits.
+    /// Products of unsigned bytes with 4-bit codes, a byte each: pairs of them cannot saturate 16 bits.
     BytesN4: WordU8, LineN4 => i32 [
         #[cfg(target_arch = "x86_64")] avx2::BYTES_N4;
+    ]
+    /// Products of signed bytes on stored int8 panels.
+    SignedI8: WordI8, LineI8 => i32 [
+        #[cfg(target_arch = "aarch64")] neondot::SIGNED_I8_ROW;
+        #[cfg(target_arch = "aarch64")] neoni8mm::SIGNED_I8;
+        #[cfg(target_arch = "aarch64")] neondot::SIGNED_I8;
+        #[cfg(target_arch = "aarch64")] neon::SIGNED_I8;
+    ]
+    /// Products of signed bytes on stored 4-bit panels.
+    SignedU4: WordI8, LineU4 => i32 [
+        #[cfg(target_arch = "aarch64")] neondot::SIGNED_U4_ROW;
+        #[cfg(target_arch = "aarch64")] neoni8mm::SIGNED_U4;
+        #[cfg(target_arch = "aarch64")] neondot::SIGNED_U4;
+        #[cfg(target_arch = "aarch64")] neon::SIGNED_U4;
     ]
     /// 16-bit pair products on widened panels: exact on every CPU.
     Pairs: WordI16, LineI16 => i32 [
@@ -272,6 +305,7 @@ families! {
     Floats: f32, LineF32 => f32 [
         #[cfg(target_arch = "x86_64")] avx512::FLOATS;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS;
+        #[cfg(target_arch = "aarch64")] neon::FLOATS;
         portable::FLOATS;
     ]
     /// float32 products on stored int8 panels, for few rows.
@@ -280,6 +314,8 @@ families! {
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_I8;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_I8;
+        #[cfg(target_arch = "aarch64")] neon::FLOATS_I8_ROW;
+        #[cfg(target_arch = "aarch64")] neon::FLOATS_I8;
     ]
     /// float32 products on stored 4-bit panels, for few rows.
     FloatsU4: f32, LineU4 => f32 [
@@ -287,5 +323,7 @@ families! {
         #[cfg(target_arch = "x86_64")] avx512::FLOATS_U4;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4_ROW;
         #[cfg(target_arch = "x86_64")] avx2::FLOATS_U4;
+        #[cfg(target_arch = "aarch64")] neon::FLOATS_U4_ROW;
+        #[cfg(target_arch = "aarch64")] neon::FLOATS_U4;
     ]
 }
