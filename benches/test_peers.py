@@ -30,6 +30,8 @@ SMALL: list[dict[str, Any]] = [
     {"op": "softmax", "shape": [16, 256]},
     {"op": "layer_norm", "shape": [16, 256]},
     {"op": "attention", "shape": [2, 16, 64, 4]},
+    {"op": "conv2d", "shape": [2, 6, 8, 9, 3], "stride": 2},
+    {"op": "conv2d", "shape": [1, 8, 8, 9, 3], "groups": 8},
 ]
 IDS = ["-".join(map(str, [row["op"], *row["shape"], row.get("weight", "")])).strip("-") for row in SMALL]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import convolutions
 import elements
 import layers
 import numpy as np
@@ -28,6 +29,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], np.random.Generator], Workload]]
     "layer_norm": layers.layer_norm,
     "attention": layers.attention,
     "encoder": layers.encoder,
+    "conv2d": convolutions.conv2d,
 }
 
 

@@ -23,7 +23,7 @@ RUST_FLOORS = [
     {"pack", "qparams"},
     {"quantize", "reduce", "fit", "norm", "softmax"},
     {"gemm"},
-    {"attention"},
+    {"attention", "conv"},
     {"lib"},
 ]
 PYTHON_FLOORS = [

@@ -34,6 +34,19 @@ SAMPLES = {
         ),
         [array(3, 4)],
     ),
+    "conv2d": (
+        nn.Conv2d(array(5, 4, 3, 3), array(5), padding=(1, 0, 2, 1), activation="relu"),
+        [array(2, 4, 6, 7)],
+    ),
+    "conv2d-static": (
+        nn.Conv2d(
+            qrs.quantize(array(6, 2, 3, 2), INT8),
+            stride=(2, 1),
+            groups=3,
+            input=qrs.Static("uint8", qparams=qrs.QParams(0.03, 99)),
+        ),
+        [array(2, 6, 5, 4)],
+    ),
     "embedding": (nn.Embedding(array(7, 4)), [np.array([[0, 6], [3, 3]])]),
     "positions": (nn.Positions(array(7, 4)), [array(2, 5, 4)]),
     "layer_norm": (nn.LayerNorm(array(4), array(4)), [array(3, 4)]),

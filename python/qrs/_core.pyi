@@ -139,6 +139,36 @@ class Panels:
         out: NDArray[Any],
     ) -> None: ...  # out int8 or uint8
 
+@final
+class Filters:
+    """A quantized weight (filters, channels, height, width) packed for convolutions in groups."""
+
+    def __new__(
+        cls,
+        codes: U8,
+        shape: Shape,
+        block: Shape,
+        scale: F32,
+        zero_point: I32,
+        format: str,
+        groups: int,
+    ) -> Filters: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def conv2d(
+        self,
+        x: F32,
+        bias: F32 | None,
+        activation: str,
+        input: Input | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int, int, int],
+        dilation: tuple[int, int],
+        out: F32,
+    ) -> None: ...  # x (batch, channels, h, w), out (batch, filters, ...), padding (top, left, bottom, right)
+
 # float32 operations beside the products
 def activate(x: F32, activation: str, out: F32) -> None: ...
 def softmax(x: F32, out: F32) -> None: ...  # along the last axis

@@ -452,7 +452,7 @@ def linear(
     _check_choices(q, activation, input, output)
     n, k = q.shape
     if isinstance(x, QTensor) and input is None:
-        input = _own_parameters(x)
+        input = own_parameters(x)
     data = as_float32(x, "x")
     if not data.ndim or data.shape[-1] != k:
         raise QrsValueError(f"x has shape {data.shape}, expected (..., {k}) for a weight of shape {q.shape}")
@@ -498,7 +498,7 @@ def _check_choices(
         raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
 
 
-def _own_parameters(x: QTensor) -> Static:
+def own_parameters(x: QTensor) -> Static:
     """Describe a quantized input by the scheme and the parameters that it carries.
 
     Decoding and quantizing again gives the same codes: the rounding errors of a product and a quotient move a

@@ -69,7 +69,7 @@ class QTensor:
            [ 2,  7]], dtype=int8)
     """
 
-    __slots__ = ("__weakref__", "_codes", "_panels", "_qparams", "_scheme", "_shape")
+    __slots__ = ("__weakref__", "_codes", "_filters", "_panels", "_qparams", "_scheme", "_shape")
 
     def __init__(self, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> None:
         expect(scheme, Scheme, "scheme")
@@ -93,6 +93,7 @@ class QTensor:
         self._scheme = scheme
         self._shape = shape
         self._panels: _core.Panels | None = None
+        self._filters: _core.Filters | None = None
 
     @classmethod
     def from_parts(
@@ -133,7 +134,7 @@ class QTensor:
         made = object.__new__(cls)
         codes.flags.writeable = False
         made._codes, made._qparams, made._scheme, made._shape = codes.view(), qparams, scheme, shape
-        made._panels = None
+        made._panels = made._filters = None
         return made
 
     @classmethod
@@ -315,6 +316,33 @@ class QTensor:
                     block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
                     self._panels = _core.Panels(self._codes, self._shape, block, *self._cells(), dtype)
         return self._panels
+
+    def filters(self, groups: int) -> _core.Filters:
+        """Give the tensor as a weight ``(filters, channels, height, width)``, packed on first use and kept.
+
+        Parameters
+        ----------
+        groups : int
+            Of the convolution. The packing for the last one asked for is kept.
+
+        Returns
+        -------
+        _core.Filters
+
+        Raises
+        ------
+        QrsValueError
+            If the tensor has not four axes, groups do not divide the filters, or a filter has several scales.
+        """
+        kept = self._filters
+        if kept is None or kept.groups != groups:
+            with _packing:
+                kept = self._filters
+                if kept is None or kept.groups != groups:
+                    block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
+                    kept = _core.Filters(self._codes, self._shape, block, *self._cells(), dtype, groups)
+                    self._filters = kept
+        return kept
 
     def _cells(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Give scale and zero point as the native calls take them: flat, one entry for each cell."""

@@ -4,6 +4,7 @@ from .activation import Activation
 from .attention import MultiHeadAttention
 from .base import Layer
 from .combine import Add, MeanPool
+from .conv import Conv2d
 from .embedding import Embedding, Positions
 from .linear import Linear
 from .norm import LayerNorm, Normalize
@@ -11,6 +12,7 @@ from .norm import LayerNorm, Normalize
 __all__ = [
     "Activation",
     "Add",
+    "Conv2d",
     "Embedding",
     "Layer",
     "LayerNorm",

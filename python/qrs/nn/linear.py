@@ -67,12 +67,7 @@ class Linear(Layer, id="linear"):
         object.__setattr__(self, "weight", weight(self.weight, "weight", 2))
         object.__setattr__(self, "bias", vector(self.bias, "bias", self.weight.shape[0]))
         check_activation(self.activation)
-        if self.input is not None and not isinstance(self.input, Dynamic | Static):
-            raise QrsTypeError(f"input is {quote(self.input)}, expected Dynamic, Static or None")
-        if self.input is not None and not isinstance(self.weight, QTensor):
-            raise QrsValueError(
-                "input is given for a float32 weight; quantize the weight first or leave input=None"
-            )
+        check_input(self.input, self.weight)
 
     def forward(self, x: ArrayLike | QTensor) -> F32:
         """Apply the layer.
@@ -144,6 +139,16 @@ class Linear(Layer, id="linear"):
         Linear(weight=float32[3, 3], activation='relu')
         """
         return super().from_parts(arrays, {**attributes, "input": input_from_dict(attributes.get("input"))})
+
+
+def check_input(input: object, weight: Weight) -> None:
+    """Refuse what cannot stand in the input slot of a layer with this weight."""
+    if input is not None and not isinstance(input, Dynamic | Static):
+        raise QrsTypeError(f"input is {quote(input)}, expected Dynamic, Static or None")
+    if input is not None and not isinstance(weight, QTensor):
+        raise QrsValueError(
+            "input is given for a float32 weight; quantize the weight first or leave input=None"
+        )
 
 
 def input_to_dict(input: Dynamic | Static | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@
 
 mod activation;
 mod attention;
+mod conv;
 mod error;
 mod finite;
 mod fit;
@@ -43,6 +44,7 @@ mod softmax;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, attention};
+pub use conv::{Conv2d, Filters, Window, conv2d};
 pub use error::Error;
 pub use fit::fit_mse;
 pub use format::Format;

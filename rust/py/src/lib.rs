@@ -25,6 +25,9 @@ mod _core {
     };
 
     #[pymodule_export]
+    use crate::ops::convolutions::Filters;
+
+    #[pymodule_export]
     use crate::ops::floats::{activate, attention, layer_norm, softmax};
 
     #[pymodule_export]

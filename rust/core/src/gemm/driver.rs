@@ -15,7 +15,7 @@
 
 use super::epilogue::{Accumulator, Output};
 use super::kernel::{Family, Floats, Kernel, Lines, Tile, Word};
-use super::panel::{Panels, Staged, WIDTH};
+use super::panel::{Panels, Staged, Strips, WIDTH};
 use super::rows::{Prepare, Refusal, Rows, Source};
 use crate::error::Error;
 use crate::isa::{Isa, Op};
@@ -27,14 +27,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of prepared rows that a task works on: they stay in the second cache (512 KiB on Zen 3, 1 MiB on
 /// Cascade Lake) beside a panel.
-const BLOCK_BYTES: usize = 192 * 1024;
+pub(crate) const BLOCK_BYTES: usize = 192 * 1024;
 
 /// Tasks for each thread where there is enough work: a thread that is interrupted hands the rest to the others.
 const TASKS_PER_THREAD: usize = 4;
 
 /// Panels of a strip, at least. A tile is finished and written this wide: 256 bytes of a row of float32 at once are
 /// few page and cache line crossings, and an activation that loops over hundreds of elements hides its latency.
-const STRIP: usize = 4;
+pub(crate) const STRIP: usize = 4;
 
 /// A product with everything but its kernel.
 pub(crate) struct Product<'a, O> {
@@ -80,7 +80,7 @@ where
     let block = (BLOCK_BYTES / row_bytes.max(1)).clamp(4 * kernel.mr, 512).next_multiple_of(kernel.mr);
     // A multiply and an add a nanosecond is slow for m = 1 and fast enough to be a guide.
     let work = m.saturating_mul(n).saturating_mul(product.panels.groups.k) / 32;
-    let tasks = if work < 1_000_000 { parallel::threads()? } else { TASKS_PER_THREAD * parallel::threads()? };
+    let tasks = tasks(work)?;
     let blocks = m.div_ceil(block);
     let strip = STRIP.next_multiple_of(kernel.panels);
     let bands = tasks.div_ceil(blocks).min(product.panels.count().div_ceil(strip));
@@ -113,8 +113,14 @@ where
     }
 }
 
+/// Tasks for work of this many nanoseconds.
+pub(crate) fn tasks(work: usize) -> Result<usize, Error> {
+    let threads = parallel::threads()?;
+    Ok(if work < 1_000_000 { threads } else { TASKS_PER_THREAD * threads })
+}
+
 /// Cut points that divide `len` into at most `parts` nearly equal parts, each a multiple of `unit` but the last.
-fn even_cuts(len: usize, parts: usize, unit: usize) -> Vec<usize> {
+pub(crate) fn even_cuts(len: usize, parts: usize, unit: usize) -> Vec<usize> {
     let units = len.div_ceil(unit);
     let parts = parts.clamp(1, units.max(1));
     (0..=parts).map(|part| (units * part / parts * unit).min(len)).collect()
@@ -144,12 +150,8 @@ where
     fn run(mut self) -> Self::Output {
         let (kernel, panels) = (self.kernel, self.product.panels);
         let rows = F::A::prepare(self.product.source, self.rectangle.rows.clone(), panels)?;
-        // Lines of a panel, as stored and as the kernel reads them.
-        let stored = panels.lines();
-        let lines = stored * panels.groups.unit / F::B::K;
-        let borrowed = F::B::borrow(&panels.codes);
         let strip = STRIP.next_multiple_of(kernel.panels);
-        let mut widened = zeroed::<F::B>(if borrowed.is_some() { 0 } else { strip * lines })?;
+        let mut strips = Strips::<F::B>::new(panels, strip)?;
         let mut scratch = Scratch {
             acc: zeroed(kernel.mr * kernel.panels)?,
             rows: zeroed(kernel.mr)?,
@@ -159,15 +161,7 @@ where
             (self.rectangle.columns.start / WIDTH, self.rectangle.columns.end.div_ceil(WIDTH));
         for panel in (first..last).step_by(strip) {
             let count = strip.min(last - panel);
-            let b = match borrowed {
-                Some(codes) => &codes[panel * lines..(panel + count) * lines],
-                None => {
-                    let out = &mut widened[..count * lines];
-                    let from = panel * stored..(panel + count) * stored;
-                    F::B::widen(&panels.codes, from, out);
-                    out
-                }
-            };
+            let b = strips.lines_of(panel..panel + count);
             self.strip(&rows, b, panel..panel + count, &mut scratch);
         }
         Ok(())
@@ -256,16 +250,41 @@ where
                 let sum = rows.sums.get(row * count + group).copied().unwrap_or_default();
                 *part = F::C::row(sum, rows.zero[row]);
             }
-            for panel in 0..width {
-                let in_strip = part.set.start + panel;
-                let at = (part.strip.start + in_strip) * count + group;
-                let (scale, columns) = (panels.scale[at].0, panels.offsets.at(at));
-                for (row, row_part) in row_parts.iter().enumerate() {
-                    let products = F::C::correct(&acc[row * width + panel], columns, row_part);
-                    let sums = &mut scratch.sums[row * part.strip.len() + in_strip];
-                    self.product.output.fold(products, &scale, sums);
-                }
-            }
+            let sums = &mut scratch.sums[part.set.start..];
+            let at =
+                Folded { panels, first: part.strip.start + part.set.start, group, pitch: part.strip.len() };
+            fold(&self.product.output, at, acc, row_parts, sums);
+        }
+    }
+}
+
+/// Where products belong.
+pub(crate) struct Folded<'a> {
+    pub(crate) panels: &'a Panels,
+    /// The first panel.
+    pub(crate) first: usize,
+    pub(crate) group: usize,
+    /// Lines of sums from one row to the next.
+    pub(crate) pitch: usize,
+}
+
+/// Frees the products of a tile, `[row][panel]`, of zero points and adds them, scaled, to the sums.
+#[inline(always)]
+pub(crate) fn fold<C: Accumulator, O: Output<C>>(
+    output: &O,
+    place: Folded<'_>,
+    products: &[Line<C, 16>],
+    rows: &[C::Row],
+    sums: &mut [Line<O::Sum, 16>],
+) {
+    let Folded { panels, first, group, pitch } = place;
+    let width = products.len() / rows.len();
+    for panel in 0..width {
+        let at = (first + panel) * panels.groups.count() + group;
+        let (scale, columns) = (panels.scale[at].0, panels.offsets.at(at));
+        for (row, row_part) in rows.iter().enumerate() {
+            let products = C::correct(&products[row * width + panel], columns, row_part);
+            output.fold(products, &scale, &mut sums[row * pitch + panel]);
         }
     }
 }
@@ -280,21 +299,33 @@ struct Part {
     set: Range<usize>,
 }
 
+/// A kernel that this CPU runs, for operations with loops of their own.
+pub(crate) struct Tiles<F: Family>(&'static KernelOf<F>);
+
 /// Plain float32 products for operations that bring their own panels, as attention does.
-#[derive(Clone, Copy)]
-pub(crate) struct FloatTiles(&'static KernelOf<Floats>);
+pub(crate) type FloatTiles = Tiles<Floats>;
 
-impl FloatTiles {
+impl<F: Family> Clone for Tiles<F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Family> Copy for Tiles<F> {}
+
+impl<F: Family> Tiles<F> {
     /// The instruction sets it is compiled for.
-    pub(crate) const ISAS: u8 = Floats::ISAS;
+    pub(crate) const ISAS: u8 = F::ISAS;
 
-    /// The best kernel for `m` rows.
-    ///
-    /// # Errors
-    /// No kernel runs here, which the portable row rules out.
-    pub(crate) fn new(isa: Isa, m: usize) -> Result<FloatTiles, Error> {
-        let missing = || Error::Unknown { what: "isa", got: isa.name().to_owned(), known: Vec::new() };
-        Floats::select(isa, m).map(FloatTiles).ok_or_else(missing)
+    /// The best kernel for `m` rows, if the family has one here.
+    pub(crate) fn select(isa: Isa, m: usize) -> Option<Tiles<F>> {
+        F::select(isa, m).map(Tiles)
+    }
+
+    /// Every kernel of the family that this CPU runs.
+    #[cfg(test)]
+    pub(crate) fn all() -> impl Iterator<Item = Tiles<F>> {
+        F::TABLE.iter().filter(|row| row.isa.supported()).map(Tiles)
     }
 
     /// The instruction set of the kernel.
@@ -302,14 +333,33 @@ impl FloatTiles {
         self.0.isa
     }
 
-    /// The most rows of one call of [`FloatTiles::multiply_add`].
+    /// The most rows of a tile.
     pub(crate) fn rows(self) -> usize {
         self.0.mr
     }
 
-    /// The most panels of one call of [`FloatTiles::multiply_add`].
+    /// The most panels of a tile.
     pub(crate) fn panels(self) -> usize {
         self.0.panels
+    }
+
+    /// Adds the products of a tile to `acc`, `[row][panel]`.
+    #[inline(always)]
+    pub(crate) fn add(self, tile: Tile<'_, F::A, F::B>, acc: &mut [Line<F::C, 16>]) {
+        // SAFETY: as in `Block::add_products`: only `select` and `all` make this value, of kernels whose features
+        // this CPU has.
+        unsafe { (self.0.tile)(tile, acc) };
+    }
+}
+
+impl FloatTiles {
+    /// The best kernel for `m` rows.
+    ///
+    /// # Errors
+    /// No kernel runs here, which the portable row rules out.
+    pub(crate) fn new(isa: Isa, m: usize) -> Result<FloatTiles, Error> {
+        let missing = || Error::Unknown { what: "isa", got: isa.name().to_owned(), known: Vec::new() };
+        Self::select(isa, m).ok_or_else(missing)
     }
 
     /// Adds the products of `rows` rows of `a`, `stride` apart, with `panels` panels of `lines` lines to `acc`, where
@@ -321,8 +371,6 @@ impl FloatTiles {
         (b, lines, panels): (&[LineF32], usize, usize),
         acc: &mut [LineF32],
     ) {
-        let tile = Tile { a, stride, rows, b, panel_stride: lines, panels, lines };
-        // SAFETY: as in `Block::strip`: `select` gave a kernel whose features this CPU has.
-        unsafe { (self.0.tile)(tile, acc) };
+        self.add(Tile { a, stride, rows, b, panel_stride: lines, panels, lines }, acc);
     }
 }

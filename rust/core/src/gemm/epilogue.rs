@@ -16,10 +16,10 @@ use super::panel::Offset;
 use crate::activation::Activation;
 use crate::mem::{Line, LineF32, LineI16, LineI32, elements};
 use crate::quantize::{Affine, encode};
-use std::ops::Range;
+use std::ops::{Add, Range};
 
 /// An accumulator type: how its products are freed of zero points.
-pub(crate) trait Accumulator: Copy + Default + Send + Sync + 'static {
+pub(crate) trait Accumulator: Copy + Default + Add<Output = Self> + Send + Sync + 'static {
     /// What the correction knows of a row in a group.
     type Row: Copy + Default;
     /// The row whose codes, less their zero points, add up to `sum`.

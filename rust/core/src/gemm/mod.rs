@@ -12,11 +12,20 @@ mod rows;
 mod tests;
 mod weight;
 
-pub(crate) use driver::FloatTiles;
+pub(crate) use driver::{BLOCK_BYTES, FloatTiles, Folded, STRIP, Tiles, even_cuts, fold, tasks};
+pub(crate) use epilogue::{Accumulator, Float, Output};
 pub use kernel::kernels;
+#[cfg(test)]
+pub(crate) use kernel::{
+    BytesI8, BytesN4, BytesU4, Floats, FloatsI8, FloatsU4, Pairs, PairsI8, SignedI8, SignedU4,
+};
+pub(crate) use kernel::{Family, Lines, Tile, Word};
 pub use panel::Panels;
+pub(crate) use panel::{Codes, Staged, Strips, WIDTH, Weight};
 pub use rows::Input;
+pub(crate) use rows::{Elements, Mapping, of_range};
 pub use weight::Bytes;
+pub(crate) use weight::Quantized;
 
 use crate::activation::Activation;
 use crate::error::Error;
@@ -25,9 +34,8 @@ use crate::isa::{Isa, Op};
 use crate::qparams::Target;
 use crate::quantize::Affine;
 use driver::{Product, multiply};
-use epilogue::{Exact, Float, Output, Requantized};
-use panel::Codes;
-use rows::{Mapping, Source};
+use epilogue::{Exact, Requantized};
+use rows::{Prepare, Source};
 use weight::Matrix;
 
 /// What happens to the sums of a product on their way out.
@@ -115,19 +123,17 @@ where
     let (source, spread) = match input.map(|input| input.0) {
         None => {
             let product = Product { source: Source::Floats(x), m, panels: weight, output, isa };
-            return multiply_floats(&product, out);
+            return with_floats(&weight.codes, &mut Multiply { product, out });
         }
         Some(Mapping::PerToken(target)) => (Source::PerToken(x, target), target.spread()),
-        Some(Mapping::Static(affine)) => {
-            let Affine { zero_point, qmin, qmax, .. } = affine;
-            (Source::Static(x, affine), zero_point.abs_diff(qmin).max(zero_point.abs_diff(qmax)) as usize)
-        }
+        Some(Mapping::Static(affine)) => (Source::Static(x, affine), spread_of(affine)),
         Some(Mapping::PerTensor(target)) => {
             (Source::Static(x, whole_range(x, isa, &target)?), target.spread())
         }
     };
     check_exact(weight.groups.size, spread, weight.spread)?;
-    multiply_codes(&Product { source, m, panels: weight, output, isa }, out)
+    let product = Product { source, m, panels: weight, output, isa };
+    with_codes(&weight.codes, &mut Multiply { product, out })
 }
 
 /// The parameters of a whole input from its own range.
@@ -188,43 +194,65 @@ pub fn matmul_integer(
         Bytes::I8(a) => Source::I8(a, zero_points[0]),
         Bytes::U8(a) => Source::U8(a, zero_points[0]),
     };
-    multiply_codes(&Product { source, m, panels: &panels, output: Exact, isa: Isa::active()? }, out)
+    let product = Product { source, m, panels: &panels, output: Exact, isa: Isa::active()? };
+    with_codes(&panels.codes, &mut Multiply { product, out })
+}
+
+/// A family that operations are written over: its rows can be prepared and its panels staged.
+pub(crate) trait Ready<C: Accumulator>:
+    Family<A: Elements + Prepare<Sum = C>, B: Staged + Default, C = C>
+{
+}
+
+impl<C: Accumulator, F: Family<A: Elements + Prepare<Sum = C>, B: Staged + Default, C = C>> Ready<C> for F {}
+
+/// Work that any family can do.
+pub(crate) trait Work<C: Accumulator> {
+    /// Does the work if the family has a kernel here, and says so.
+    fn run<F: Ready<C>>(&mut self) -> Result<bool, Error>;
 }
 
 /// Products of integer codes: the first family that has a kernel here.
-fn multiply_codes<O: Output<i32>>(product: &Product<'_, O>, out: &mut [O::Element]) -> Result<(), Error> {
+pub(crate) fn with_codes(codes: &Codes, work: &mut impl Work<i32>) -> Result<(), Error> {
     use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8, SignedI8, SignedU4};
-    let done = match product.panels.codes {
-        Codes::I8(_) => {
-            multiply::<BytesI8, O>(product, out)?
-                || multiply::<SignedI8, O>(product, out)?
-                || multiply::<PairsI8, O>(product, out)?
-        }
+    let done = match codes {
+        Codes::I8(_) => work.run::<BytesI8>()? || work.run::<SignedI8>()? || work.run::<PairsI8>()?,
         Codes::U4(_) => {
-            multiply::<BytesU4, O>(product, out)?
-                || multiply::<SignedU4, O>(product, out)?
-                || multiply::<BytesI8, O>(product, out)?
-                || multiply::<SignedI8, O>(product, out)?
-                || multiply::<BytesN4, O>(product, out)?
+            work.run::<BytesU4>()?
+                || work.run::<SignedU4>()?
+                || work.run::<BytesI8>()?
+                || work.run::<SignedI8>()?
+                || work.run::<BytesN4>()?
         }
     };
     if !done {
-        multiply::<Pairs, O>(product, out)?;
+        work.run::<Pairs>()?;
     }
     Ok(())
 }
 
 /// Products of float32 rows with decoded codes.
-fn multiply_floats<O: Output<f32>>(product: &Product<'_, O>, out: &mut [O::Element]) -> Result<(), Error> {
+pub(crate) fn with_floats(codes: &Codes, work: &mut impl Work<f32>) -> Result<(), Error> {
     use kernel::{Floats, FloatsI8, FloatsU4};
-    let done = match product.panels.codes {
-        Codes::I8(_) => multiply::<FloatsI8, O>(product, out)?,
-        Codes::U4(_) => multiply::<FloatsU4, O>(product, out)?,
+    let done = match codes {
+        Codes::I8(_) => work.run::<FloatsI8>()?,
+        Codes::U4(_) => work.run::<FloatsU4>()?,
     };
     if !done {
-        multiply::<Floats, O>(product, out)?;
+        work.run::<Floats>()?;
     }
     Ok(())
+}
+
+struct Multiply<'a, O, T> {
+    product: Product<'a, O>,
+    out: &'a mut [T],
+}
+
+impl<C: Accumulator, O: Output<C>> Work<C> for Multiply<'_, O, O::Element> {
+    fn run<F: Ready<C>>(&mut self) -> Result<bool, Error> {
+        multiply::<F, O>(&self.product, self.out)
+    }
 }
 
 /// The number of rows m, if the operand holds (m, k) and the result (m, n).
@@ -241,8 +269,13 @@ fn rows_of(what: &'static str, len: usize, k: usize, out: usize, n: usize) -> Re
     Ok(m)
 }
 
+/// The largest magnitude of a code less the zero point.
+pub(crate) fn spread_of(Affine { zero_point, qmin, qmax, .. }: Affine) -> usize {
+    zero_point.abs_diff(qmin).max(zero_point.abs_diff(qmax)) as usize
+}
+
 /// Refuses a sum of `k` products of such magnitudes that could leave int32.
-fn check_exact(k: usize, a: usize, b: usize) -> Result<(), Error> {
+pub(crate) fn check_exact(k: usize, a: usize, b: usize) -> Result<(), Error> {
     let limit = (i32::MAX as usize).checked_div(a * b).unwrap_or(usize::MAX);
     if k > limit { Err(Error::Overflow { k, limit }) } else { Ok(()) }
 }

@@ -318,6 +318,37 @@ pub(crate) trait Staged: Lines {
     fn widen(codes: &Codes, lines: Range<usize>, out: &mut [Self]);
 }
 
+/// The lines of a few panels at a time as a kernel reads them: as they are stored, or widened into a buffer.
+pub(crate) struct Strips<'a, B> {
+    panels: &'a Panels,
+    stored: Option<&'a [B]>,
+    widened: Vec<B>,
+    /// Lines of a panel as the kernel reads them.
+    lines: usize,
+}
+
+impl<'a, B: Staged + Default> Strips<'a, B> {
+    /// For at most `count` panels at a time.
+    pub(crate) fn new(panels: &'a Panels, count: usize) -> Result<Self, Error> {
+        let lines = panels.lines() * panels.groups.unit / B::K;
+        let stored = B::borrow(&panels.codes);
+        let widened = zeroed(if stored.is_some() { 0 } else { count * lines })?;
+        Ok(Strips { panels, stored, widened, lines })
+    }
+
+    /// The lines of the panels `strip`.
+    #[inline(always)]
+    pub(crate) fn lines_of(&mut self, strip: Range<usize>) -> &[B] {
+        if let Some(stored) = self.stored {
+            return &stored[strip.start * self.lines..strip.end * self.lines];
+        }
+        let out = &mut self.widened[..strip.len() * self.lines];
+        let stored = self.panels.lines();
+        B::widen(&self.panels.codes, strip.start * stored..strip.end * stored, out);
+        out
+    }
+}
+
 impl Staged for LineI8 {
     fn borrow(codes: &Codes) -> Option<&[Self]> {
         match codes {

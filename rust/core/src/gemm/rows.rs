@@ -249,6 +249,76 @@ impl<A: Arrange + Default> Prepare for A {
     }
 }
 
+/// Words that are put together from single elements, as those of an image are, which come channel by channel.
+pub(crate) trait Elements: Prepare + Default {
+    /// What a word holds `K` of.
+    type Element: Copy + Default;
+    /// Parameters of the input in terms of what is stored.
+    fn stored(affine: Affine) -> Affine;
+    /// The element that stands for 0.0.
+    fn zero(stored: Affine) -> Self::Element;
+    /// Makes elements of float32.
+    fn encode(x: &[f32], stored: Affine, out: &mut [Self::Element]);
+    /// Makes words of elements.
+    fn join(elements: &[Self::Element], out: &mut [Self]);
+    /// The sum of elements less the zero point of each.
+    fn sum(elements: &[Self::Element], stored: Affine) -> Self::Sum;
+}
+
+impl Elements for f32 {
+    type Element = f32;
+
+    fn stored(affine: Affine) -> Affine {
+        affine
+    }
+
+    fn zero(_: Affine) -> f32 {
+        0.0
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32], _: Affine, out: &mut [f32]) {
+        out.copy_from_slice(x);
+    }
+
+    #[inline(always)]
+    fn join(elements: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(elements);
+    }
+
+    #[inline(always)]
+    fn sum(elements: &[f32], _: Affine) -> f32 {
+        math::sum(elements)
+    }
+}
+
+impl<A: Arrange + Default> Elements for A {
+    type Element = i16;
+
+    fn stored(affine: Affine) -> Affine {
+        shifted(affine, A::SHIFT)
+    }
+
+    fn zero(stored: Affine) -> i16 {
+        stored.zero_point as i16
+    }
+
+    #[inline(always)]
+    fn encode(x: &[f32], stored: Affine, out: &mut [i16]) {
+        encode(x, stored, out);
+    }
+
+    #[inline(always)]
+    fn join(elements: &[i16], out: &mut [A]) {
+        A::arrange(elements, out);
+    }
+
+    #[inline(always)]
+    fn sum(elements: &[i16], stored: Affine) -> i32 {
+        sum_codes(elements).wrapping_sub((elements.len() as i32).wrapping_mul(stored.zero_point))
+    }
+}
+
 /// Writes the codes of elements `at`, shifted, and returns their parameters in terms of what is stored.
 #[inline(always)]
 fn store_codes(
@@ -280,13 +350,17 @@ fn store_codes(
         }
         Source::Floats(_) => unreachable!("float32 rows go to float32 kernels"),
     };
-    // Shifting all three leaves the clamp where it was and moves the codes.
-    let shift = if affine.qmin < 0 { signed } else { unsigned };
-    affine.zero_point += shift;
-    affine.qmin += shift;
-    affine.qmax += shift;
+    affine = shifted(affine, [signed, unsigned]);
     encode(x, affine, codes);
     Ok(affine)
+}
+
+/// The parameters in terms of what is stored: shifting all three leaves the clamp where it was and moves the codes.
+#[inline(always)]
+fn shifted(affine: Affine, [signed, unsigned]: [i32; 2]) -> Affine {
+    let shift = if affine.qmin < 0 { signed } else { unsigned };
+    let Affine { scale, zero_point, qmin, qmax } = affine;
+    Affine { scale, zero_point: zero_point + shift, qmin: qmin + shift, qmax: qmax + shift }
 }
 
 #[inline(always)]

@@ -21,10 +21,12 @@ impl Panels {
     }
 }
 
-struct Quantized<'a> {
-    weight: Packed<'a>,
-    k: usize,
-    group: usize,
+/// A quantized array as rows of `k` elements.
+pub(crate) struct Quantized<'a> {
+    pub(crate) weight: Packed<'a>,
+    pub(crate) k: usize,
+    /// Elements that share parameters along a row.
+    pub(crate) group: usize,
 }
 
 impl Weight for Quantized<'_> {

@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_arguments, reason = "the signatures are those of `_core.pyi`")]
 
 pub(crate) mod codes;
+pub(crate) mod convolutions;
 pub(crate) mod floats;
 pub(crate) mod machine;
 pub(crate) mod products;

@@ -63,7 +63,7 @@ fn bytes<'a>(arrays: &mut Arrays, name: &'static str, array: Argument<'a, '_>) -
 
 /// How the float32 input of a product becomes integer codes.
 #[pyclass(frozen, module = "qrs._core")]
-pub(crate) struct Input(gemm::Input);
+pub(crate) struct Input(pub(super) gemm::Input);
 
 #[pymethods]
 impl Input {
