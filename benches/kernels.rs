@@ -23,7 +23,8 @@ use std::time::Duration;
 struct Row {
     name: String,
     op: String,
-    /// (m, n, k) of products, (rows, columns) or (elements,) of other operations, (batch, tokens, width, heads).
+    /// (m, n, k) of products, (rows, columns) or (elements,) of other operations, (batch, tokens, width, heads),
+    /// (batch, channels, filters, height and width, window) of convolutions.
     shape: Vec<usize>,
     /// Type of the left matrix of integers; `int8` where there is none.
     a: Option<String>,
@@ -39,6 +40,10 @@ struct Row {
     /// Bytes of different weights to go through in turn, so that none is in a cache.
     #[serde(default)]
     rotate: usize,
+    /// Step of the window of a convolution; 1 where there is none.
+    stride: Option<usize>,
+    /// Groups of a convolution; 1 where there is none.
+    groups: Option<usize>,
     /// Which of the machine's limits bounds it.
     limit: String,
     /// Multiply-adds where the limit is one of arithmetic, else bytes.
@@ -112,6 +117,7 @@ fn prepare(row: &Row) -> Result<Run, Error> {
         "quantize" | "dequantize" | "fake_quantize" | "min_max" => codes(row)?,
         "gelu" | "softmax" | "layer_norm" => rows(&row.op, row.shape[0], row.shape[1])?,
         "attention" => heads(&row.shape),
+        "conv2d" => convolution(row)?,
         _ => return Err(Error::Unknown { what: "op", got: row.op.clone(), known: Vec::new() }),
     })
 }
@@ -232,6 +238,27 @@ fn heads(shape: &[usize]) -> Run {
         let (queries, keys, mask) = (tokens, tokens, Some(&mask[..]));
         attention(&x, &x, &x, Attention { batch, queries, keys, width, heads, scale, mask }, &mut out)
     })
+}
+
+fn convolution(row: &Row) -> Result<Run, Error> {
+    let &[batch, channels, filters, size, side] = &row.shape[..] else {
+        unreachable!("(batch, channels, filters, height and width, window)")
+    };
+    let (stride, groups) = (row.stride.unwrap_or(1), row.groups.unwrap_or(1));
+    let shape = [filters, channels / groups, side, side];
+    let (format, grid) = (format::find("int8")?, Grid::new(&shape, &[1, shape[1], side, side])?);
+    let (cells, codes) = (Cells::new(filters, 0.01), bytes(shape.iter().product()));
+    let weight = Packed { codes: &codes, format, grid: &grid, params: cells.params() };
+    let packed = Filters::new(weight, groups)?;
+    let window = Window { stride: [stride; 2], padding: [side / 2; 4], dilation: [1; 2] };
+    let input = Input::fixed(format::find("uint8")?, 1.0 / 128.0, 128, false)?;
+    let length = (size + 2 * (side / 2) - side) / stride + 1;
+    let (x, mut out) = (floats(batch * channels * size * size), vec![0.0; batch * filters * length * length]);
+    Ok(Box::new(move || {
+        let finish = Finish { bias: None, activation: Activation::from_name("none")? };
+        let conv = Conv2d { filters: &packed, window, input: Some(&input), finish };
+        conv2d(&x, [batch, channels, size, size], &conv, &mut out)
+    }))
 }
 
 fn main() -> Result<(), Box<dyn StdError>> {

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 from common import F32, Call, in_turn
+from convolutions import Convolution
 from elements import Elements
 from layers import Heads, Norm
 from numpy.typing import NDArray
@@ -62,15 +63,25 @@ def session(nodes: list[Any], inputs: Arrays, constants: Arrays, outputs: Arrays
     return run
 
 
-def weights(codes: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Give a weight (k, n) and zero points: int8, and uint8 around 128, whose kernels do not saturate."""
-    yield codes, np.zeros(codes.shape[1], np.int8)
-    yield (codes.view(np.uint8) ^ 128), np.full(codes.shape[1], 128, np.uint8)
+def weights(codes: NDArray[Any], count: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Give a weight and ``count`` zero points: int8, and uint8 around 128, whose kernels do not saturate."""
+    yield codes, np.zeros(count, np.int8)
+    yield (codes.view(np.uint8) ^ 128), np.full(count, 128, np.uint8)
+
+
+def ends(data: StaticLayer | Convolution) -> Arrays:
+    """Give what the codes of the input and of the result mean."""
+    return {
+        "x_scale": np.array(data.x_scale, np.float32),
+        "x_zero": np.array(data.x_zero, np.uint8),
+        "y_scale": np.array(data.y_scale, np.float32),
+        "y_zero": np.array(data.y_zero, np.uint8),
+    }
 
 
 def matmul_integer(data: IntegerProduct, threads: int) -> Iterator[Call]:
     out = np.empty((len(data.a), data.b.shape[1]), np.int32)
-    for codes, zero in weights(data.b):
+    for codes, zero in weights(data.b, 1):
         node = Node("MatMulInteger", ["a", "w", "", "zero"], ["y"])
         yield session([node], {"a": data.a}, {"w": codes, "zero": zero[0]}, {"y": out}, threads)
 
@@ -95,24 +106,32 @@ def linear(data: Layer, threads: int) -> Iterator[Call]:
             yield turns(node, {"w": packed, "s": data.scale})
     elif data.dynamic:
         node = Node("DynamicQuantizeMatMul", ["x", "w", "s", "z"], ["y"], domain=MICROSOFT)
-        for columns, zero in weights(np.ascontiguousarray(data.codes.T)):
+        for columns, zero in weights(np.ascontiguousarray(data.codes.T), len(data.codes)):
             yield turns(node, {"w": columns, "s": data.scale[:, 0], "z": zero})
 
 
 def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
     out = np.empty((len(data.x), len(data.codes)), np.uint8)
     names = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
-    for codes, zero in weights(np.ascontiguousarray(data.codes.T)):
-        constants: Arrays = {
-            "x_scale": np.array(data.x_scale, np.float32),
-            "x_zero": np.array(data.x_zero, np.uint8),
-            "w": codes,
-            "w_scale": data.scale,
-            "w_zero": zero,
-            "y_scale": np.array(data.y_scale, np.float32),
-            "y_zero": np.array(data.y_zero, np.uint8),
-        }
+    for codes, zero in weights(np.ascontiguousarray(data.codes.T), len(data.codes)):
+        constants = {"w": codes, "w_scale": data.scale, "w_zero": zero, **ends(data)}
         yield session([Node("QLinearMatMul", names, ["y"])], {"x": data.x}, constants, {"y": out}, threads)
+
+
+def conv2d(data: Convolution, threads: int) -> Iterator[Call]:
+    """Quantize, convolve to uint8, and decode."""
+    names = ["q", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
+    moves = {"strides": [data.stride] * 2, "pads": [data.padding] * 4, "group": data.groups}
+    nodes = [
+        Node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["q"]),
+        Node("QLinearConv", names, ["p"], **moves),
+        Node("DequantizeLinear", ["p", "y_scale", "y_zero"], ["y"]),
+    ]
+    size = (data.x.shape[2] + 2 * data.padding - data.codes.shape[2]) // data.stride + 1
+    out = np.empty((len(data.x), len(data.codes), size, size), np.float32)
+    for codes, zero in weights(data.codes, len(data.codes)):
+        constants = {"w": codes, "w_scale": data.scale, "w_zero": zero, **ends(data)}
+        yield session(nodes, {"x": data.x}, constants, {"y": out}, threads)
 
 
 def scales(data: Elements) -> tuple[Arrays, dict[str, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openvino
 from common import F32, Call, in_turn
+from convolutions import Convolution
 from elements import Elements
 from numpy.typing import NDArray
 from openvino import Tensor, Type
@@ -73,6 +74,21 @@ def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
     lo, hi = (f32((end - data.y_zero) * data.y_scale) for end in (0, 255))
     y = op.fake_quantize(op.matmul(x, w, False, True), lo, hi, f32(0), f32(255), 256)
     yield compiled(op.convert(y, "u8"), entry, data.x, out, threads)
+
+
+def conv2d(data: Convolution, threads: int) -> Iterator[Call]:
+    size = (data.x.shape[2] + 2 * data.padding - data.codes.shape[2]) // data.stride + 1
+    entry, out = op.parameter(data.x.shape, f32), np.empty((len(data.x), len(data.codes), size, size), f32)
+    lo, hi = (f32((end - data.x_zero) * data.x_scale) for end in (0, 255))
+    x = op.fake_quantize(entry, lo, hi, lo, hi, 256)
+    filters = len(data.codes) // data.groups
+    shape = (data.groups, filters) if data.groups > 1 else (filters,)
+    codes = data.codes.reshape(*shape, *data.codes.shape[1:])
+    scale = op.constant(data.scale.reshape(*shape, 1, 1, 1))
+    w = op.multiply(op.convert(op.constant(codes, Type.i8), "f32"), scale)
+    convolve = op.group_convolution if data.groups > 1 else op.convolution
+    y = convolve(x, w, [data.stride] * 2, [data.padding] * 2, [data.padding] * 2, [1, 1])
+    yield compiled(y, entry, data.x, out, threads)
 
 
 def ends(data: Elements) -> tuple[F32, F32]:

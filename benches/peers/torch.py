@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import F32, Call, in_turn
+from convolutions import Convolution
 from elements import Elements
 from layers import Heads, Norm
 from numpy.typing import NDArray
@@ -87,6 +88,29 @@ def linear_static(data: StaticLayer, threads: int) -> Iterator[Call]:
         torch.backends.quantized.engine = engine
         packed = OPS.quantized.linear_prepack(weight, None)
         yield partial(OPS.quantized.linear, x, packed, data.y_scale, data.y_zero)
+
+
+def conv2d(data: Convolution, threads: int) -> Iterator[Call]:
+    """Quantize, convolve channels last, and decode; oneDNN decodes by itself."""
+    torch.set_num_threads(threads)
+    x = torch.tensor(data.x).contiguous(memory_format=torch.channels_last)
+    codes, scale = torch.tensor(data.codes), torch.tensor(data.scale)
+    weight, zero = per_row(codes, data.scale), torch.zeros(len(codes), dtype=torch.long)
+    entry = data.x_scale, data.x_zero
+    moves = [data.stride] * 2, [data.padding] * 2, [1, 1], data.groups
+
+    def quantized() -> torch.Tensor:
+        return torch.quantize_per_tensor(x, *entry, torch.quint8)
+
+    def convolve(packed: Any) -> torch.Tensor:
+        return OPS.quantized.conv2d(quantized(), packed, data.y_scale, data.y_zero).dequantize()
+
+    for engine in ENGINES:
+        torch.backends.quantized.engine = engine
+        yield partial(convolve, OPS.quantized.conv2d_prepack(weight, None, *moves))
+    packed = OPS.onednn.qconv_prepack(codes, scale, *entry, *moves, list(x.shape))
+    rest: tuple[Any, ...] = (packed, scale, zero, None, *moves, 1.0, 0, torch.float32, "none", [], "")
+    yield lambda: OPS.onednn.qconv_pointwise(quantized().int_repr(), *entry, *rest)
 
 
 def quantize(data: Elements, threads: int) -> Iterator[Call]:
