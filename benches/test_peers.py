@@ -9,7 +9,8 @@ import pytest
 from sides import ways
 from workloads import OPERATIONS, prepare
 
-# One of every kind of row. Where x is uint8 a sum has one product: some kernels add two in 16 bits, and saturate.
+# One of every kind of row. Where x is uint8 a sum has one product: some kernels add two in 16 bits, and
+# saturate.
 SMALL: list[dict[str, Any]] = [
     {"op": "matmul_integer", "shape": [7, 33, 40]},
     {"op": "matmul_integer", "shape": [7, 33, 1], "a": "uint8"},
