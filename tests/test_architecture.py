@@ -21,6 +21,7 @@ RUST_FLOORS = [
     {"intrinsics", "parallel", "grid", "rounding", "math", "finite"},
     {"format", "activation"},
     {"pack", "qparams"},
+    {"emit"},
     {"quantize", "reduce", "fit", "norm", "softmax"},
     {"gemm"},
     {"attention", "conv"},

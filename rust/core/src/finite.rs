@@ -40,10 +40,19 @@ impl Census {
     }
 }
 
+/// The [`magnitude`] of infinity; above it are those of NaN.
+pub(crate) const INFINITE: u32 = f32::INFINITY.to_bits();
+
+/// The magnitude as an integer, in the order of the numbers.
+#[inline(always)]
+pub(crate) fn magnitude(v: f32) -> u32 {
+    v.to_bits() & 0x7fff_ffff
+}
+
 /// In integers: one mask and one comparison, on every instruction set.
 #[inline(always)]
 fn not_finite(v: f32) -> bool {
-    v.to_bits() & 0x7fff_ffff >= 0x7f80_0000
+    magnitude(v) >= INFINITE
 }
 
 #[cfg(test)]

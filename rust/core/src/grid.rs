@@ -140,6 +140,16 @@ impl Grid {
         cell..cell + 1
     }
 
+    /// The elements of a cell, where cell `c` is just the `c`-th such stretch of the flat array (the last may be
+    /// short) and that is a multiple of `unit`.
+    #[inline]
+    pub(crate) fn even_block(&self, unit: usize) -> Option<usize> {
+        match self.axes[..] {
+            [Axis { block, .. }] if block > 0 && block % unit == 0 => Some(block),
+            _ => None,
+        }
+    }
+
     /// The runs of the flat elements `range`, in order and without gaps.
     #[inline]
     pub fn runs(&self, range: Range<usize>) -> Runs<'_> {

@@ -23,6 +23,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod emit;
 mod error;
 mod finite;
 mod fit;

@@ -29,6 +29,8 @@ pub fn packed_len(count: usize, bits: u32) -> usize {
 pub trait Code: Copy + Default + Send + Sync {
     /// The low bits of `code`.
     fn from_i32(code: i32) -> Self;
+    /// The low bits of the sum.
+    fn wrapping_add(self, other: Self) -> Self;
 }
 
 macro_rules! codes {
@@ -37,6 +39,11 @@ macro_rules! codes {
             #[inline(always)]
             fn from_i32(code: i32) -> Self {
                 code as $type
+            }
+
+            #[inline(always)]
+            fn wrapping_add(self, other: Self) -> Self {
+                <$type>::wrapping_add(self, other)
             }
         }
     )*};

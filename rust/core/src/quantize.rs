@@ -10,15 +10,17 @@
 
 #![forbid(unsafe_code)]
 
+use crate::emit::{self, Elements, Emit, Even, LINE, emit_each, emit_lines, emit_run};
+pub(crate) use crate::emit::{Affine, encode};
 use crate::error::{Error, Tuple};
 use crate::finite::Census;
 use crate::format::{Format, Spacing};
 use crate::grid::{Cell, Grid};
 use crate::isa::{Isa, Op};
-use crate::pack::{Code, check_len, packed_len, spread, squeeze};
+use crate::pack::{check_len, packed_len, spread, squeeze};
 use crate::parallel;
 use crate::qparams::QParams;
-use crate::rounding::{Mode, ModeOp, Rounding, integer, mode, uniform};
+use crate::rounding::{Mode, ModeOp, Rounding, uniform};
 use std::ops::Range;
 
 /// Elements whose codes and random numbers stay in the first cache. A multiple of 8, so that tiles start on a
@@ -26,6 +28,8 @@ use std::ops::Range;
 const TILE: usize = 2048;
 /// Elements a task of a parallel call.
 const CHUNK: usize = 32 * TILE;
+/// Elements, 32 MiB, that most last caches do not hold: they are fetched ahead.
+const FAR: usize = 1 << 23;
 
 /// How values become codes.
 #[derive(Debug, Clone, Copy)]
@@ -55,60 +59,6 @@ pub struct Packed<'a> {
     pub params: QParams<'a>,
 }
 
-/// Scale, zero point and code range of one run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Affine {
-    pub(crate) scale: f32,
-    pub(crate) zero_point: i32,
-    pub(crate) qmin: i32,
-    pub(crate) qmax: i32,
-}
-
-/// What an element becomes: a code, or the level of that code.
-trait Emit: Copy + Default {
-    /// From the element itself, and from `steps = clamp(round(x / scale))`.
-    fn emit(x: f32, steps: f32, scale: f32, zero_point: i32) -> Self;
-}
-
-impl<C: Code> Emit for C {
-    #[inline(always)]
-    fn emit(_: f32, steps: f32, _: f32, zero_point: i32) -> Self {
-        C::from_i32(integer(steps).wrapping_add(zero_point))
-    }
-}
-
-impl Emit for f32 {
-    #[inline(always)]
-    fn emit(x: f32, steps: f32, scale: f32, _: i32) -> Self {
-        // A code knows no −0.0, and adding 0.0 takes the sign from it.
-        if x.is_nan() { x } else { scale * (steps + 0.0) }
-    }
-}
-
-/// `clamp(round(x / scale))`; 0 for NaN.
-#[inline(always)]
-fn steps<M: Mode>(x: f32, u: f32, p: Affine) -> f32 {
-    let (low, high) = ((p.qmin - p.zero_point) as f32, (p.qmax - p.zero_point) as f32);
-    let v = x / p.scale;
-    let v = if v.is_nan() { 0.0 } else { v };
-    let v = if v > low { v } else { low };
-    let v = if v < high { v } else { high };
-    M::round(v, u)
-}
-
-#[inline(always)]
-fn emit_one<M: Mode, E: Emit>(x: &[f32], u: &[f32], p: Affine, out: &mut [E]) {
-    for ((&x, &u), out) in x.iter().zip(u).zip(out) {
-        *out = E::emit(x, steps::<M>(x, u, p), p.scale, p.zero_point);
-    }
-}
-
-/// Writes the codes of `x`, rounded half to even. NaN becomes the zero point.
-#[inline(always)]
-pub(crate) fn encode<C: Code>(x: &[f32], p: Affine, out: &mut [C]) {
-    emit_one::<mode::HalfEven, C>(x, x, p, out);
-}
-
 /// One chunk of `quantize` or `fake_quantize`, and what is the same for all chunks.
 #[derive(Clone, Copy)]
 struct Job<'a> {
@@ -123,32 +73,62 @@ struct Job<'a> {
 impl Job<'_> {
     /// Emits the elements `tile`, of which there are at most [`TILE`].
     #[inline(always)]
-    fn emit<M: Mode, E: Emit>(&self, tile: Range<usize>, noise: &mut [f32; TILE], out: &mut [E]) {
+    fn emit<M: Mode, E: Emit>(&self, tile: Range<usize>, out: &mut [E]) {
+        let x = &self.x[tile.clone()];
+        let mut noise = [0.0; TILE];
+        // Without a random mode nothing reads the array, and the compiler leaves it out.
+        let u = if M::RANDOM {
+            uniform(self.seed, tile.start, &mut noise[..x.len()]);
+            &noise[..x.len()]
+        } else {
+            x
+        };
+        let elements = Elements { x, u, far: self.x.len() >= FAR };
+        let mut all_finite = true;
+        if let Some(block) = self.grid.even_block(LINE).filter(|block| *block < TILE) {
+            let cells = Even::new(self.params, self.range, block, tile.start);
+            all_finite = emit_lines::<M, E>(elements, cells, out);
+        } else {
+            let mut any_short = false;
+            for (run, cell) in self.grid.runs(tile.clone()) {
+                let place = run.start - tile.start..run.end - tile.start;
+                let (elements, out) = (elements.part(place.clone()), &mut out[place]);
+                all_finite &= match cell {
+                    Cell::One(cell) => {
+                        let cell = self.params.affine(cell, self.range).bounded();
+                        if run.len() < LINE {
+                            emit_run::<M, E>(elements, cell, out);
+                            any_short = true;
+                            continue;
+                        }
+                        emit_lines::<M, E>(elements, cell, out)
+                    }
+                    Cell::Each(first) => {
+                        let cells = first..first + run.len();
+                        let QParams { scale, zero_point } = self.params;
+                        let params = QParams { scale: &scale[cells.clone()], zero_point: &zero_point[cells] };
+                        emit_each::<M, E>(elements, params, self.range, out)
+                    }
+                };
+            }
+            // Once for all short runs.
+            all_finite &= !any_short || emit::all_finite(x);
+        }
+        if !all_finite {
+            self.mend(tile, out);
+        }
+    }
+
+    /// Counts what is not finite in a tile, and writes what NaN becomes.
+    #[cold]
+    #[inline(never)]
+    fn mend<E: Emit>(&self, tile: Range<usize>, out: &mut [E]) {
         let x = &self.x[tile.clone()];
         if let Some(census) = self.census {
             census.see(x, tile.start);
         }
-        if M::RANDOM {
-            uniform(self.seed, tile.start, &mut noise[..x.len()]);
-        }
-        let (qmin, qmax) = self.range;
-        for (run, cell) in self.grid.runs(tile.clone()) {
-            let place = run.start - tile.start..run.end - tile.start;
-            let (x, u, out) = (&x[place.clone()], &noise[place.clone()], &mut out[place]);
-            match cell {
-                Cell::One(cell) => {
-                    let (scale, zero_point) = (self.params.scale[cell], self.params.zero_point[cell]);
-                    emit_one::<M, E>(x, u, Affine { scale, zero_point, qmin, qmax }, out);
-                }
-                Cell::Each(first) => {
-                    let cells = first..first + x.len();
-                    let params = self.params.scale[cells.clone()].iter().zip(&self.params.zero_point[cells]);
-                    for (((&x, &u), (&scale, &zero_point)), out) in x.iter().zip(u).zip(params).zip(out) {
-                        let p = Affine { scale, zero_point, qmin, qmax };
-                        *out = E::emit(x, steps::<M>(x, u, p), scale, zero_point);
-                    }
-                }
-            }
+        for (i, &x) in x.iter().enumerate().filter(|(_, x)| x.is_nan()) {
+            out[i] = E::of_nan(x, self.params.affine(self.grid.cell_of(tile.start + i), self.range));
         }
     }
 }
@@ -166,16 +146,16 @@ impl ModeOp for Quantize<'_> {
 
     #[inline(always)]
     fn run<M: Mode>(self) {
-        let (mut noise, mut codes) = ([0.0; TILE], [0u8; TILE]);
+        let mut codes = [0u8; TILE];
         let step = packed_len(TILE, self.bits);
         for (i, out) in self.out.chunks_mut(step).enumerate() {
             let start = self.start + i * TILE;
             let tile = start..(start + TILE).min(self.job.x.len());
             if self.bits == 8 {
-                self.job.emit::<M, u8>(tile, &mut noise, out);
+                self.job.emit::<M, u8>(tile, out);
             } else {
                 let codes = &mut codes[..tile.len()];
-                self.job.emit::<M, u8>(tile, &mut noise, codes);
+                self.job.emit::<M, u8>(tile, codes);
                 squeeze(codes, self.bits, out);
             }
         }
@@ -194,10 +174,9 @@ impl ModeOp for FakeQuantize<'_> {
 
     #[inline(always)]
     fn run<M: Mode>(self) {
-        let mut noise = [0.0; TILE];
         for (i, out) in self.out.chunks_mut(TILE).enumerate() {
             let start = self.start + i * TILE;
-            self.job.emit::<M, f32>(start..start + out.len(), &mut noise, out);
+            self.job.emit::<M, f32>(start..start + out.len(), out);
         }
     }
 }
@@ -454,7 +433,7 @@ impl Packed<'_> {
 
 /// An estimate of the work on `len` elements.
 fn nanoseconds(len: usize) -> usize {
-    len / 2
+    len / 4
 }
 
 #[cfg(test)]

@@ -15,14 +15,16 @@ use std::marker::PhantomData;
 /// the low bits.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The int32 of an integral `v`, |v| ≤ 2²², without the saturating conversion that does not vectorise.
+/// A number whose low 22 bits are those of the integer that `v`, |v| < 2²¹, rounds to, ties to even; without the
+/// saturating conversion that does not vectorise.
 #[inline(always)]
-pub(crate) fn integer(v: f32) -> i32 {
-    ((v + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
+pub(crate) fn low_bits(v: f32) -> i32 {
+    (v + MAGIC).to_bits() as i32
 }
 
+/// An integral `v`, |v| ≤ 2²², stays as it is, but for the sign of −0.0: the result never has one.
 #[inline(always)]
-fn half_even(v: f32) -> f32 {
+pub(crate) fn half_even(v: f32) -> f32 {
     (v + MAGIC) - MAGIC
 }
 
@@ -40,10 +42,17 @@ fn half_up(v: f32) -> f32 {
 
 /// A rounding mode as a type, so that loops are compiled for each.
 pub(crate) trait Mode {
-    /// Whether `round` reads its random number.
+    /// Whether the mode reads its random number.
     const RANDOM: bool;
-    /// The integral neighbour of `v` that the mode picks; `u` is uniform in [0, 1).
-    fn round(v: f32, u: f32) -> f32;
+    /// A number that rounds half to even to the integral neighbour of `v` that the mode picks: what follows may
+    /// round and convert in one step. `u` is uniform in [0, 1).
+    fn near(v: f32, u: f32) -> f32;
+
+    /// The integral neighbour of `v` that the mode picks; never −0.0.
+    #[inline(always)]
+    fn round(v: f32, u: f32) -> f32 {
+        half_even(Self::near(v, u))
+    }
 }
 
 /// Work whose one body is compiled for every rounding mode and instruction set. As with [`Op`], `run` must be
@@ -64,7 +73,7 @@ impl<O: ModeOp, M: Mode> Op for InMode<O, M> {
 }
 
 macro_rules! roundings {
-    ($($(#[doc = $doc:literal])* $variant:ident $name:literal random $random:literal |$v:ident, $u:ident| $round:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:literal random $random:literal |$v:ident, $u:ident| $near:expr;)*) => {
         /// How a value between two codes becomes one of them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Rounding { $($(#[doc = $doc])* $variant,)* }
@@ -90,7 +99,7 @@ macro_rules! roundings {
             impl super::Mode for $variant {
                 const RANDOM: bool = $random;
                 #[inline(always)]
-                fn round($v: f32, $u: f32) -> f32 { $round }
+                fn near($v: f32, $u: f32) -> f32 { $near }
             })*
         }
     };
@@ -98,7 +107,7 @@ macro_rules! roundings {
 
 roundings! {
     /// To the nearest integer, ties to the even one.
-    HalfEven "half_even" random false |v, _u| super::half_even(v);
+    HalfEven "half_even" random false |v, _u| v;
     /// To the nearest integer, ties away from zero.
     HalfAway "half_away" random false |v, _u| super::half_up(v.abs()).copysign(v);
     /// To the nearest integer, ties upwards.
@@ -222,7 +231,7 @@ mod tests {
                         Rounding::Stochastic => v.floor() + if 0.25 < v - v.floor() { 1.0 } else { 0.0 },
                     };
                     assert_eq!(got, expected, "{} of {v:e} on {}", mode.name(), isa.name());
-                    assert_eq!(integer(got), expected as i32);
+                    assert_eq!(low_bits(got) - low_bits(0.0), expected as i32);
                 }
             }
         }

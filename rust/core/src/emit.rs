@@ -1,0 +1,341 @@
+//! Lines of elements that become codes, or the levels of those codes: the arithmetic of quantize.
+//!
+//! A line is a constant number of elements, worked on side by side: the compiler makes straight vector code of that,
+//! while a loop over any number costs a group of 32 elements four times as much. NaN and infinities are noticed on
+//! the way, by the largest magnitude; the caller overwrites what came of NaN afterwards.
+
+#![forbid(unsafe_code)]
+
+use crate::finite::{INFINITE, magnitude};
+use crate::mem::prefetch;
+use crate::pack::Code;
+use crate::qparams::QParams;
+use crate::rounding::{Mode, half_even, low_bits, mode};
+use std::hint::black_box;
+use std::ops::Range;
+
+/// Elements of a line: four vectors of AVX2, one of their codes.
+pub(crate) const LINE: usize = 32;
+
+/// Scale, zero point and code range of one cell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Affine {
+    pub(crate) scale: f32,
+    pub(crate) zero_point: i32,
+    pub(crate) qmin: i32,
+    pub(crate) qmax: i32,
+}
+
+impl Affine {
+    #[inline(always)]
+    pub(crate) fn bounded(self) -> Bounded {
+        let Affine { scale, zero_point, qmin, qmax } = self;
+        let (low, high) = (qmin.wrapping_sub(zero_point) as f32, qmax.wrapping_sub(zero_point) as f32);
+        Bounded { scale, zero_point, low, high }
+    }
+}
+
+impl QParams<'_> {
+    /// Those of one cell.
+    #[inline(always)]
+    pub(crate) fn affine(&self, cell: usize, (qmin, qmax): (i32, i32)) -> Affine {
+        Affine { scale: self.scale[cell], zero_point: self.zero_point[cell], qmin, qmax }
+    }
+}
+
+/// Scale and zero point with the ends of `code − zero_point`.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounded {
+    scale: f32,
+    zero_point: i32,
+    low: f32,
+    high: f32,
+}
+
+/// The parameters of the elements of a line.
+pub(crate) trait Cells<const N: usize>: Copy {
+    /// Those of element `i`.
+    fn of(&self, i: usize) -> Bounded;
+
+    /// The low bits of `bits` plus the zero points.
+    fn add_zero_points<C: Code>(&self, bits: [i32; N]) -> [C; N];
+}
+
+/// The same for all.
+impl<const N: usize> Cells<N> for Bounded {
+    #[inline(always)]
+    fn of(&self, _: usize) -> Bounded {
+        *self
+    }
+
+    #[inline(always)]
+    fn add_zero_points<C: Code>(&self, bits: [i32; N]) -> [C; N] {
+        // Cut off first: one addition then does for as many codes as a vector holds.
+        let mut out = [C::default(); N];
+        for i in 0..N {
+            out[i] = C::from_i32(bits[i]).wrapping_add(C::from_i32(self.zero_point));
+        }
+        out
+    }
+}
+
+/// Scales, zero points, and the range of the codes.
+type Each<const N: usize> = ([f32; N], [i32; N], (i32, i32));
+
+impl<const N: usize> Cells<N> for Each<N> {
+    #[inline(always)]
+    fn of(&self, i: usize) -> Bounded {
+        let (qmin, qmax) = self.2;
+        Affine { scale: self.0[i], zero_point: self.1[i], qmin, qmax }.bounded()
+    }
+
+    #[inline(always)]
+    fn add_zero_points<C: Code>(&self, mut bits: [i32; N]) -> [C; N] {
+        let mut out = [C::default(); N];
+        for (bits, zero_point) in bits.iter_mut().zip(self.1) {
+            *bits = bits.wrapping_add(zero_point);
+        }
+        for i in 0..N {
+            out[i] = C::from_i32(bits[i]);
+        }
+        out
+    }
+}
+
+/// What an element becomes: a code, or the level of that code.
+pub(crate) trait Emit: Copy + Default {
+    /// From numbers that round half to even to `clamp(round(x / scale))`.
+    fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [Self; N];
+    /// What NaN becomes.
+    fn of_nan(x: f32, p: Affine) -> Self;
+}
+
+impl<C: Code> Emit for C {
+    #[inline(always)]
+    fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [C; N] {
+        let mut bits = [0; N];
+        for i in 0..N {
+            bits[i] = low_bits(near[i]);
+        }
+        cells.add_zero_points(bits)
+    }
+
+    #[inline(always)]
+    fn of_nan(_: f32, p: Affine) -> C {
+        C::from_i32(p.zero_point)
+    }
+}
+
+impl Emit for f32 {
+    #[inline(always)]
+    fn emit<const N: usize>(mut near: [f32; N], cells: impl Cells<N>) -> [f32; N] {
+        for (i, near) in near.iter_mut().enumerate() {
+            *near = cells.of(i).scale * half_even(*near);
+        }
+        near
+    }
+
+    #[inline(always)]
+    fn of_nan(x: f32, _: Affine) -> f32 {
+        x
+    }
+}
+
+/// The largest magnitudes seen.
+#[derive(Clone, Copy)]
+struct Top<const N: usize>([u32; N]);
+
+impl<const N: usize> Top<N> {
+    fn new() -> Self {
+        Top([0; N])
+    }
+
+    /// With another line: a copy, which stays in registers.
+    #[inline(always)]
+    fn with(self, x: [f32; N]) -> Self {
+        let mut top = self.0;
+        for i in 0..N {
+            top[i] = magnitude(x[i]).max(top[i]);
+        }
+        Top(top)
+    }
+
+    #[inline(always)]
+    fn all_finite(&self) -> bool {
+        let mut any = false;
+        for top in self.0 {
+            any |= top >= INFINITE;
+        }
+        !any
+    }
+}
+
+#[inline(always)]
+fn emit_line<M: Mode, E: Emit, const N: usize>(
+    x: [f32; N],
+    u: [f32; N],
+    cells: impl Cells<N>,
+    top: &mut Top<N>,
+) -> [E; N] {
+    let mut near = [0.0; N];
+    for i in 0..N {
+        let Bounded { scale, low, high, .. } = cells.of(i);
+        let v = x[i] / scale;
+        let v = if v > low { v } else { low };
+        let v = if v < high { v } else { high };
+        near[i] = M::near(v, u[i]);
+    }
+    *top = top.with(x);
+    E::emit(near, cells)
+}
+
+/// Elements to emit: numbers, as many random numbers (anything in modes that read none), and whether they come from
+/// memory beyond the caches.
+#[derive(Clone, Copy)]
+pub(crate) struct Elements<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) u: &'a [f32],
+    pub(crate) far: bool,
+}
+
+impl Elements<'_> {
+    #[inline(always)]
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        Elements { x: &self.x[range.clone()], u: &self.u[range], far: self.far }
+    }
+}
+
+/// Emits elements whose lines have the parameters that `cells` gives. Returns whether all are finite.
+#[inline(always)]
+pub(crate) fn emit_lines<M: Mode, E: Emit>(
+    Elements { x, u, far }: Elements<'_>,
+    mut cells: impl Lines,
+    out: &mut [E],
+) -> bool {
+    let mut top = Top::<LINE>::new();
+    let ((lines, rest), (u_lines, u_rest)) = (x.as_chunks(), u.as_chunks());
+    let (out_lines, out_rest) = out.as_chunks_mut();
+    for ((x, u), out) in lines.iter().zip(u_lines).zip(out_lines) {
+        line_by_line();
+        if far {
+            prefetch(x);
+        }
+        *out = emit_line::<M, E, LINE>(*x, *u, cells.next(), &mut top);
+    }
+    if !rest.is_empty() {
+        emit_run::<M, E>(Elements { x: rest, u: u_rest, far }, cells.next(), out_rest);
+    }
+    top.all_finite() && all_finite(rest)
+}
+
+/// Emits elements of one cell as lines of one: the compiler takes as many at a time as a vector holds, in a loop that
+/// suits short runs. Whether they are finite is not looked at.
+#[inline(always)]
+pub(crate) fn emit_run<M: Mode, E: Emit>(Elements { x, u, .. }: Elements<'_>, cell: Bounded, out: &mut [E]) {
+    let mut unread = Top::new();
+    for ((&x, &u), out) in x.iter().zip(u).zip(out) {
+        [*out] = emit_line::<M, E, 1>([x], [u], cell, &mut unread);
+    }
+}
+
+/// Whether all of `x` is finite.
+#[inline(always)]
+pub(crate) fn all_finite(x: &[f32]) -> bool {
+    x.iter().fold(0, |top, &x| magnitude(x).max(top)) < INFINITE
+}
+
+/// Keeps the compiler, which sees two loops, to the inner one: lines taken side by side would have to be gathered and
+/// scattered, in five times as long.
+#[inline(always)]
+fn line_by_line() {
+    black_box(());
+}
+
+/// The parameters of lines, which are asked for in turn.
+pub(crate) trait Lines {
+    /// Those of the next line.
+    fn next(&mut self) -> Bounded;
+}
+
+/// One cell for all lines.
+impl Lines for Bounded {
+    #[inline(always)]
+    fn next(&mut self) -> Bounded {
+        *self
+    }
+}
+
+/// Cells of whole lines.
+pub(crate) struct Even<'a> {
+    params: QParams<'a>,
+    range: (i32, i32),
+    /// Elements of a cell, and how many of them are left.
+    block: usize,
+    left: usize,
+    cell: usize,
+    bounded: Bounded,
+}
+
+impl<'a> Even<'a> {
+    /// From flat index `start` on; cell `c` starts at `c · block`.
+    #[inline(always)]
+    pub(crate) fn new(params: QParams<'a>, range: (i32, i32), block: usize, start: usize) -> Self {
+        let cell = start / block;
+        let bounded = params.affine(cell, range).bounded();
+        Even { params, range, block, left: block - start % block, cell, bounded }
+    }
+}
+
+impl Lines for Even<'_> {
+    #[inline(always)]
+    fn next(&mut self) -> Bounded {
+        if self.left == 0 {
+            self.cell += 1;
+            self.left = self.block;
+            self.bounded = self.params.affine(self.cell, self.range).bounded();
+        }
+        self.left = self.left.saturating_sub(LINE);
+        self.bounded
+    }
+}
+
+/// [`emit_lines`] for elements with parameters of their own. The lines of these are taken in step with the others: a
+/// line picked by a condition would not be loaded as a vector.
+#[inline(always)]
+pub(crate) fn emit_each<M: Mode, E: Emit>(
+    Elements { x, u, far }: Elements<'_>,
+    params: QParams<'_>,
+    range: (i32, i32),
+    out: &mut [E],
+) -> bool {
+    let (mut top, mut rest_top) = (Top::<LINE>::new(), Top::new());
+    let ((lines, rest), (u_lines, u_rest)) = (x.as_chunks(), u.as_chunks());
+    let (scales, scale_rest) = params.scale.as_chunks();
+    let (zeros, zero_rest) = params.zero_point.as_chunks();
+    let (out_lines, out_rest) = out.as_chunks_mut();
+    for (((x, u), (scale, zero)), out) in
+        lines.iter().zip(u_lines).zip(scales.iter().zip(zeros)).zip(out_lines)
+    {
+        line_by_line();
+        if far {
+            prefetch(x);
+        }
+        *out = emit_line::<M, E, LINE>(*x, *u, (*scale, *zero, range), &mut top);
+    }
+    let rest = rest.iter().zip(u_rest).zip(scale_rest.iter().zip(zero_rest)).zip(out_rest);
+    for (((&x, &u), (&scale, &zero)), out) in rest {
+        [*out] = emit_line::<M, E, 1>([x], [u], ([scale], [zero], range), &mut rest_top);
+    }
+    top.all_finite() && rest_top.all_finite()
+}
+
+/// Writes the codes of `x`, rounded half to even. NaN becomes the zero point.
+#[inline(always)]
+pub(crate) fn encode<C: Code>(x: &[f32], p: Affine, out: &mut [C]) {
+    emit_run::<mode::HalfEven, C>(Elements { x, u: x, far: false }, p.bounded(), out);
+    if !all_finite(x) {
+        for (&x, out) in x.iter().zip(out) {
+            *out = if x.is_nan() { C::of_nan(x, p) } else { *out };
+        }
+    }
+}
