@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Eight codes are one 64-bit word. Packing squeezes it in three steps (pairs, fours, eight) with the same
-//! masks for every width, unpacking runs the steps backwards.
+//! masks for every width, unpacking runs the steps backwards. Where whole codes fill a byte, shorter words hold
+//! them and vectors hold more of those.
 
 #![forbid(unsafe_code)]
 
@@ -155,7 +156,7 @@ pub(crate) fn squeeze(codes: &[u8], bits: u32, out: &mut [u8]) {
         1 => squeeze_by::<1>(codes, out),
         2 => squeeze_by::<2>(codes, out),
         3 => squeeze_by::<3>(codes, out),
-        4 => squeeze_by::<4>(codes, out),
+        4 => squeeze_nibbles(codes, out),
         5 => squeeze_by::<5>(codes, out),
         6 => squeeze_by::<6>(codes, out),
         7 => squeeze_by::<7>(codes, out),
@@ -170,7 +171,7 @@ pub(crate) fn spread(bytes: &[u8], bits: u32, signed: bool, out: &mut [u8]) {
         1 => spread_bytes::<8>(bytes, signed, out),
         2 => spread_bytes::<4>(bytes, signed, out),
         3 => spread_by::<3>(bytes, signed, out),
-        4 => spread_bytes::<2>(bytes, signed, out),
+        4 => spread_nibbles(bytes, signed, out),
         5 => spread_by::<5>(bytes, signed, out),
         6 => spread_by::<6>(bytes, signed, out),
         7 => spread_by::<7>(bytes, signed, out),
@@ -218,6 +219,38 @@ fn squeeze_by<const B: usize>(codes: &[u8], out: &mut [u8]) {
         // All B bytes of the last word are used where seven codes reach into the last one.
         let tail = if last.is_empty() { groups.last_mut().map_or(&mut [][..], |g| &mut g[..]) } else { last };
         tail.copy_from_slice(&word[..tail.len()]);
+    }
+}
+
+/// [`squeeze_by`] of 4 bits: two codes are a 16-bit word.
+#[inline(always)]
+fn squeeze_nibbles(codes: &[u8], out: &mut [u8]) {
+    let (pairs, rest) = codes.as_chunks::<2>();
+    for (out, &pair) in out.iter_mut().zip(pairs) {
+        let word = u16::from_le_bytes(pair);
+        *out = (word & 0x0f | (word >> 4) & 0xf0) as u8;
+    }
+    if let ([code], Some(out)) = (rest, out.last_mut()) {
+        *out = code & 0x0f;
+    }
+}
+
+/// [`spread_by`] of 4 bits, in 16-bit words.
+#[inline(always)]
+fn spread_nibbles(bytes: &[u8], signed: bool, out: &mut [u8]) {
+    let sign = if signed { 0x0808 } else { 0 };
+    let codes = |byte: u8| {
+        let word = u16::from(byte);
+        let word = (word | word << 4) & 0x0f0f;
+        // 8 · 0x1e is 0xf0: the upper bits of a negative code, and no carry from one byte to the other.
+        (word | (word & sign).wrapping_mul(0x1e)).to_le_bytes()
+    };
+    let (pairs, rest) = out.as_chunks_mut::<2>();
+    for (pair, &byte) in pairs.iter_mut().zip(bytes) {
+        *pair = codes(byte);
+    }
+    if let ([code], Some(&byte)) = (rest, bytes.get(pairs.len())) {
+        *code = codes(byte)[0];
     }
 }
 

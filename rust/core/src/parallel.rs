@@ -79,7 +79,7 @@ fn from_environment(name: &'static str) -> Result<Option<usize>, Error> {
 /// # Errors
 /// See [`threads`].
 pub(crate) fn for_each(tasks: usize, nanoseconds: usize, task: impl Fn(usize) + Sync) -> Result<(), Error> {
-    let threads = if nanoseconds < SERIAL_NANOSECONDS { 1 } else { threads()?.min(tasks) };
+    let threads = workforce(tasks, nanoseconds)?;
     let pool = if threads > 1 { POOL.get(threads - 1) } else { None };
     let Some(pool) = pool else {
         (0..tasks).for_each(task);
@@ -104,6 +104,11 @@ pub(crate) fn for_each(tasks: usize, nanoseconds: usize, task: impl Fn(usize) + 
     Ok(())
 }
 
+/// The number of threads for `tasks` tasks that take one core `nanoseconds`.
+fn workforce(tasks: usize, nanoseconds: usize) -> Result<usize, Error> {
+    if tasks < 2 || nanoseconds < SERIAL_NANOSECONDS { Ok(1) } else { Ok(threads()?.min(tasks)) }
+}
+
 /// Cuts `data` into chunks of `size` elements (the last may be shorter) and calls `task(number, chunk)` for each.
 ///
 /// # Errors
@@ -114,11 +119,16 @@ pub(crate) fn for_each_chunk<T: Send>(
     nanoseconds: usize,
     task: impl Fn(usize, &mut [T]) + Sync,
 ) -> Result<(), Error> {
-    let len = data.len();
-    let cuts: Vec<usize> = (0..len).step_by(size.max(1)).chain([len]).collect();
+    let (len, size) = (data.len(), size.max(1));
+    if workforce(len.div_ceil(size), nanoseconds)? == 1 {
+        // Nothing is allocated: small calls cost microseconds altogether.
+        data.chunks_mut(size).enumerate().for_each(|(number, chunk)| task(number, chunk));
+        return Ok(());
+    }
+    let cuts: Vec<usize> = (0..len).step_by(size).chain([len]).collect();
     for_each_rectangle(data, len, vec![0, usize::from(len > 0)], cuts, nanoseconds, |mut chunk| {
         let columns = chunk.columns.clone();
-        task(columns.start / size.max(1), chunk.row(0, columns));
+        task(columns.start / size, chunk.row(0, columns));
     })
 }
 

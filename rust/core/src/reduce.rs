@@ -2,32 +2,37 @@
 //!
 //! Sums of floats depend on their order, so the order is fixed here: an array is cut into chunks of [`CHUNK`]
 //! elements; a run within a chunk is added up in [`LANES`] interleaved sums that are joined pairwise, and the
-//! elements that do not fill the lanes follow one by one; the runs of a cell are joined in ascending order. Threads and vectors only decide who does the work: results
-//! have the same bits for any number of threads and any instruction set.
+//! elements that do not fill the lanes follow one by one; the runs of a cell are joined in ascending order. Threads
+//! and vectors only decide who does the work: results have the same bits for any number of threads and any
+//! instruction set. Extremes have no order and take wider lanes.
 
 #![forbid(unsafe_code)]
 
 use crate::error::Error;
-use crate::finite::Census;
+use crate::finite::{Census, INFINITE, magnitude};
 use crate::grid::{Cell, Grid};
 use crate::isa::{Isa, Op};
 use crate::parallel;
 use std::array::from_fn;
 use std::hint::black_box;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Elements of a chunk; part of what a sum is.
 const CHUNK: usize = 1 << 16;
 /// Interleaved partial results of a run; part of what a sum is.
 const LANES: usize = 8;
+/// Interleaved extremes of a run: min and max take one cycle each, so four vectors of them keep up with the first
+/// cache.
+const WIDE: usize = 32;
+/// Elements of a run that are gone through once for each number, and so stay in the first cache.
+const TILE: usize = 1024;
 /// Chunks whose results are held at a time.
 const ROUND: usize = 64;
 
 /// `K` numbers that sum up elements. Reductions of one array take it as both `x` and `y`.
 ///
 /// The numbers are made one by one, not as a whole, so that the lanes of each are vectors of one operation.
-trait Summary<const K: usize> {
+trait Summary<const K: usize>: Sized {
     /// The type of the numbers.
     type Number: Copy + Send + Sync;
     /// The numbers of no element.
@@ -36,6 +41,12 @@ trait Summary<const K: usize> {
     fn of(k: usize, x: f32, y: f32) -> Self::Number;
     /// Number `k` of the elements of both.
     fn join(k: usize, a: Self::Number, b: Self::Number) -> Self::Number;
+
+    /// The summary of a run, and whether all of `x` is finite; sums are not asked and say yes.
+    #[inline(always)]
+    fn run(x: &[f32], y: &[f32]) -> ([Self::Number; K], bool) {
+        (summary::<Self, K>(x, y), true)
+    }
 }
 
 #[inline(always)]
@@ -64,6 +75,62 @@ impl Summary<2> for Extremes {
     fn join(k: usize, a: f32, b: f32) -> f32 {
         if k == 0 { smaller(a, b) } else { larger(a, b) }
     }
+
+    #[inline(always)]
+    fn run(x: &[f32], _: &[f32]) -> ([f32; 2], bool) {
+        if x.len() < WIDE {
+            // Not worth the lanes.
+            let top = x.iter().fold(0, |top, x| magnitude(*x).max(top));
+            return (summary::<Self, 2>(x, x), top < INFINITE);
+        }
+        let mut seen = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE], [0; WIDE]);
+        let (lines, rest) = x.as_chunks::<WIDE>();
+        for line in lines {
+            seen = extent(seen, *line);
+        }
+        if let Some(&first) = rest.first() {
+            // An element that is there may be there twice.
+            let mut last = [first; WIDE];
+            last[..rest.len()].copy_from_slice(rest);
+            seen = extent(seen, last);
+        }
+        let (mut lo, mut hi, top) = seen;
+        let mut half = WIDE / 2;
+        while half > 0 {
+            let (lower, upper) = lo.split_at_mut(half);
+            for (lo, upper) in lower.iter_mut().zip(upper) {
+                *lo = smaller(*lo, *upper);
+            }
+            let (lower, upper) = hi.split_at_mut(half);
+            for (hi, upper) in lower.iter_mut().zip(upper) {
+                *hi = larger(*hi, *upper);
+            }
+            half /= 2;
+        }
+        let mut any = false;
+        for top in top {
+            any |= top >= INFINITE;
+        }
+        ([lo[0], hi[0]], !any)
+    }
+}
+
+/// Lanes of the lowest and the highest element and the largest [`magnitude`].
+type Extent = ([f32; WIDE], [f32; WIDE], [u32; WIDE]);
+
+/// The extent with another line. A loop for each: all in one are taken apart and put together again by shuffles.
+#[inline(always)]
+fn extent((mut lo, mut hi, mut top): Extent, x: [f32; WIDE]) -> Extent {
+    for (lo, x) in lo.iter_mut().zip(x) {
+        *lo = smaller(*lo, x);
+    }
+    for (hi, x) in hi.iter_mut().zip(x) {
+        *hi = larger(*hi, x);
+    }
+    for (top, x) in top.iter_mut().zip(x) {
+        *top = magnitude(x).max(*top);
+    }
+    (lo, hi, top)
 }
 
 /// `[sum x, sum x²]`.
@@ -127,13 +194,7 @@ impl Summary<2> for Differences {
     }
 }
 
-/// The summary of the elements of both.
-#[inline(always)]
-fn joined<S: Summary<K>, const K: usize>(a: [S::Number; K], b: [S::Number; K]) -> [S::Number; K] {
-    from_fn(|k| S::join(k, a[k], b[k]))
-}
-
-/// The summary of a run.
+/// The summary of a run in the order of sums.
 #[inline(always)]
 fn summary<S: Summary<K>, const K: usize>(x: &[f32], y: &[f32]) -> [S::Number; K] {
     let mut lanes = S::NOTHING.map(|number| [number; LANES]);
@@ -163,40 +224,53 @@ struct Input<'a> {
 }
 
 /// One chunk: the summaries of its elements by cell, from cell number `first` on.
-struct Chunk<'a, S, N> {
+struct Chunk<'a, S: Summary<K>, const K: usize> {
     input: Input<'a>,
     range: Range<usize>,
     first: usize,
-    cells: &'a mut [N],
-    summary: PhantomData<S>,
+    /// `[number][cell]`: a run with a cell for each element wants neighbours of one kind.
+    cells: &'a mut [S::Number],
 }
 
 /// Borrowed for one run on one instruction set.
-struct Fold<'a, 'b, S, N>(&'b mut Chunk<'a, S, N>);
+struct Fold<'a, 'b, S: Summary<K>, const K: usize>(&'b mut Chunk<'a, S, K>);
 
-impl<S: Summary<K>, const K: usize> Op for Fold<'_, '_, S, [S::Number; K]> {
+impl<S: Summary<K>, const K: usize> Op for Fold<'_, '_, S, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Chunk { input: Input { x, y, grid, census }, range, first, cells, .. } = self.0;
-        if let Some(census) = census {
-            for (i, x) in x[range.clone()].chunks(4096).enumerate() {
-                census.see(x, range.start + i * 4096);
-            }
+        let Chunk { input: Input { x, y, grid, census }, range, first, cells } = self.0;
+        const { assert!(K == 2 || K == 3) };
+        let width = cells.len() / K;
+        for (cells, nothing) in cells.chunks_mut(width.max(1)).zip(S::NOTHING) {
+            cells.fill(nothing);
         }
-        cells.fill(S::NOTHING);
         for (run, cell) in grid.runs(range.clone()) {
-            let (x, y) = (&x[run.clone()], &y[run]);
             match cell {
                 Cell::One(cell) => {
-                    let cell = &mut cells[cell - *first];
-                    *cell = joined::<S, K>(*cell, summary::<S, K>(x, y));
+                    let (numbers, all_finite) = S::run(&x[run.clone()], &y[run.clone()]);
+                    if let (false, Some(census)) = (all_finite, *census) {
+                        census.see(&x[run.clone()], run.start);
+                    }
+                    for (k, number) in numbers.into_iter().enumerate() {
+                        let all = &mut cells[k * width + cell - *first];
+                        *all = S::join(k, *all, number);
+                    }
                 }
                 Cell::Each(cell) => {
-                    for ((cell, &x), &y) in cells[cell - *first..].iter_mut().zip(x).zip(y) {
-                        for (k, number) in cell.iter_mut().enumerate() {
-                            *number = S::join(k, *number, S::of(k, x, y));
+                    for start in run.clone().step_by(TILE) {
+                        let tile = start..run.end.min(start + TILE);
+                        let (x, y) = (&x[tile.clone()], &y[tile]);
+                        if let Some(census) = census {
+                            census.see(x, start);
+                        }
+                        let cell = cell + start - run.start - *first;
+                        let of = |k: usize| k * width + cell..k * width + cell + x.len();
+                        join_each::<S, K, 0>(x, y, &mut cells[of(0)]);
+                        join_each::<S, K, 1>(x, y, &mut cells[of(1)]);
+                        if K > 2 {
+                            join_each::<S, K, 2>(x, y, &mut cells[of(2)]);
                         }
                     }
                 }
@@ -205,49 +279,77 @@ impl<S: Summary<K>, const K: usize> Op for Fold<'_, '_, S, [S::Number; K]> {
     }
 }
 
-/// The summaries of all cells.
-fn fold<S: Summary<K> + Send, const K: usize>(
-    isa: Isa,
-    input: Input<'_>,
-) -> Result<Vec<[S::Number; K]>, Error> {
-    let len = input.grid.len();
-    let mut out = filled(input.grid.cells(), S::NOTHING)?;
+/// Joins number `N` of each element to that of its cell. As a constant it leaves one operation in the loop.
+#[inline(always)]
+fn join_each<S: Summary<K>, const K: usize, const N: usize>(x: &[f32], y: &[f32], cells: &mut [S::Number]) {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let (lines, rest) = cells.as_chunks_mut::<LANES>();
+    for ((all, x), y) in lines.iter_mut().zip(x).zip(y) {
+        // A copy is written back whole; in place, an extreme would be written where it changes, by a branch.
+        let mut joined = *all;
+        for (i, joined) in joined.iter_mut().enumerate() {
+            *joined = S::join(N, *joined, S::of(N, x[i], y[i]));
+        }
+        *all = joined;
+    }
+    for ((all, &x), &y) in rest.iter_mut().zip(x_rest).zip(y_rest) {
+        *all = S::join(N, *all, S::of(N, x, y));
+    }
+}
+
+/// The summaries of all cells, `[number][cell]`.
+fn fold<S: Summary<K>, const K: usize>(isa: Isa, input: Input<'_>) -> Result<Vec<S::Number>, Error> {
+    let (len, width) = (input.grid.len(), input.grid.cells());
+    let mut out = Vec::new();
+    for nothing in S::NOTHING {
+        extend(&mut out, width, nothing)?;
+    }
+    if len <= CHUNK {
+        isa.run(Fold(&mut Chunk::<S, K> { input, range: 0..len, first: 0, cells: &mut out }));
+        return Ok(out);
+    }
     let mut round = Vec::new();
     for start in (0..len).step_by(CHUNK * ROUND) {
         let end = len.min(start.saturating_add(CHUNK * ROUND));
         let ranges = (start..end).step_by(CHUNK).map(|start| start..end.min(start + CHUNK));
         let windows: Vec<Range<usize>> = ranges.clone().map(|range| input.grid.cells_of(range)).collect();
-        let held = windows.iter().map(ExactSizeIterator::len).sum();
-        if round.len() < held {
-            round = filled(held, S::NOTHING)?;
-        }
+        let held = K * windows.iter().map(ExactSizeIterator::len).sum::<usize>();
+        let more = held.saturating_sub(round.len());
+        extend(&mut round, more, S::NOTHING[0])?;
         let mut chunks = Vec::with_capacity(windows.len());
         let mut rest = &mut round[..];
         for (range, window) in ranges.zip(&windows) {
-            let (cells, after) = rest.split_at_mut(window.len());
+            let (cells, after) = rest.split_at_mut(K * window.len());
             rest = after;
-            chunks.push(Chunk::<S, _> { input, range, first: window.start, cells, summary: PhantomData });
+            chunks.push(Chunk::<S, K> { input, range, first: window.start, cells });
         }
-        parallel::for_each_chunk(&mut chunks, 1, (end - start) / 2, |_, chunk| {
+        parallel::for_each_chunk(&mut chunks, 1, (end - start) / 4, |_, chunk| {
             for chunk in chunk {
                 isa.run(Fold(chunk));
             }
         })?;
-        for chunk in &chunks {
-            for (out, cell) in out[chunk.first..].iter_mut().zip(&*chunk.cells) {
-                *out = joined::<S, K>(*out, *cell);
+        for Chunk { first, cells, .. } in &chunks {
+            for (k, cells) in cells.chunks(cells.len() / K).enumerate() {
+                for (all, &number) in out[k * width + first..].iter_mut().zip(cells) {
+                    *all = S::join(k, *all, number);
+                }
             }
         }
     }
     Ok(out)
 }
 
-/// `len` times `value`.
-fn filled<T: Copy>(len: usize, value: T) -> Result<Vec<T>, Error> {
-    let mut out = Vec::new();
+/// Both numbers of every cell.
+fn halves<T: Copy>(mut numbers: Vec<T>) -> (Vec<T>, Vec<T>) {
+    let second = numbers.split_off(numbers.len() / 2);
+    (numbers, second)
+}
+
+/// Appends `len` times `value`.
+fn extend<T: Copy>(out: &mut Vec<T>, len: usize, value: T) -> Result<(), Error> {
     out.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
-    out.resize(len, value);
-    Ok(out)
+    out.resize(out.len() + len, value);
+    Ok(())
 }
 
 /// Smallest and largest element of every cell. NaN is passed over; a cell without elements (or with nothing but
@@ -270,11 +372,14 @@ pub fn min_max(x: &[f32], grid: &Grid, check_finite: bool) -> Result<(Vec<f32>, 
 fn min_max_on(isa: Isa, x: &[f32], grid: &Grid, check_finite: bool) -> Result<(Vec<f32>, Vec<f32>), Error> {
     grid.check_len("x", x.len())?;
     let census = Census::new();
-    let cells = fold::<Extremes, 2>(isa, Input { x, y: x, grid, census: check_finite.then_some(&census) })?;
+    let input = Input { x, y: x, grid, census: check_finite.then_some(&census) };
+    let (mut lo, mut hi) = halves(fold::<Extremes, 2>(isa, input)?);
     census.check("x")?;
-    // Which of −0.0 and 0.0 is met first hangs on the lanes; adding 0.0 makes them one.
-    let range = |[lo, hi]: [f32; 2]| if lo <= hi { (lo + 0.0, hi + 0.0) } else { (0.0, 0.0) };
-    Ok(cells.into_iter().map(range).unzip())
+    for (lo, hi) in lo.iter_mut().zip(&mut hi) {
+        // Which of −0.0 and 0.0 is met first hangs on the lanes; adding 0.0 makes them one.
+        (*lo, *hi) = if lo <= hi { (*lo + 0.0, *hi + 0.0) } else { (0.0, 0.0) };
+    }
+    Ok((lo, hi))
 }
 
 /// Largest |element| of every cell: `max(−lo, hi)` of [`min_max`].
@@ -303,8 +408,7 @@ pub fn moments(x: &[f32], grid: &Grid) -> Result<(Vec<f64>, Vec<f64>), Error> {
 
 fn moments_on(isa: Isa, x: &[f32], grid: &Grid) -> Result<(Vec<f64>, Vec<f64>), Error> {
     grid.check_len("x", x.len())?;
-    let cells = fold::<Moments, 2>(isa, Input { x, y: x, grid, census: None })?;
-    Ok(cells.into_iter().map(|[sum, squares]| (sum, squares)).unzip())
+    fold::<Moments, 2>(isa, Input { x, y: x, grid, census: None }).map(halves)
 }
 
 /// How far two arrays are apart: what SQNR, mean squared error and cosine are made of.
@@ -347,8 +451,9 @@ fn error_sums_on(isa: Isa, x: &[f32], y: &[f32]) -> Result<ErrorSums, Error> {
     let input = Input { x, y, grid: &grid, census: None };
     // Two passes: the lanes of five numbers do not fit the registers, and one pass takes five times as long.
     let (products, differences) = (fold::<Products, 3>(isa, input)?, fold::<Differences, 2>(isa, input)?);
-    let [x_squared, y_squared, product] = products.first().copied().unwrap_or(Products::NOTHING);
-    let [difference_squared, most] = differences.first().copied().unwrap_or(Differences::NOTHING);
+    // There is one cell, also where there are no elements.
+    let [x_squared, y_squared, product] = products.try_into().unwrap_or(Products::NOTHING);
+    let [difference_squared, most] = differences.try_into().unwrap_or(Differences::NOTHING);
     // A maximum by comparison passes over NaN, a sum does not.
     let max_difference = if difference_squared.is_nan() { f64::NAN } else { most };
     Ok(ErrorSums { x_squared, y_squared, product, difference_squared, max_difference })
