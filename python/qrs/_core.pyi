@@ -31,6 +31,7 @@ def set_num_threads(threads: int) -> None: ...
 # tables
 def formats() -> list[dict[str, Any]]: ...  # name, bits, signed, min, max
 def roundings() -> list[str]: ...
+def fits() -> list[str]: ...
 def activations() -> list[str]: ...
 def scale_dtypes() -> list[str]: ...
 
@@ -38,15 +39,16 @@ def scale_dtypes() -> list[str]: ...
 def qparams(
     lo: F32, hi: F32, format: str, symmetric: bool, narrow_range: bool, scale_dtype: str
 ) -> tuple[F32, I32]: ...
-def fit_mse(
+def fit(
     x: F32,
     block: Shape,
+    fit: str,
     format: str,
     symmetric: bool,
     narrow_range: bool,
     scale_dtype: str,
     check_finite: bool,
-) -> tuple[F32, F32]: ...  # lo, hi of each cell
+) -> tuple[F32, I32]: ...  # scale, zero_point of each cell
 
 # representation
 def quantize(
@@ -125,7 +127,7 @@ class Panels:
         activation: str,
         input: Input | None,
         out: F32,
-    ) -> None: ...  # x (m, k), out (m, n)
+    ) -> None: ...  # x (..., k), out (..., n)
     def linear_requantized(
         self,
         x: F32,

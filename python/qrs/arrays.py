@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,13 @@ __all__ = [
 AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 LARGEST = float(np.finfo(np.float32).max)
 FLOATS = "float32, float64, float16 or bfloat16"
+FLOAT32, INT8, UINT8 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.uint8)
 
 
 def integer(value: object, name: str) -> int:
     """Take an integer argument; a bool or a float is refused even where its value is whole."""
+    if type(value) is int and value.bit_length() <= 64:  # what nearly every argument is
+        return value
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -64,7 +67,9 @@ def number(value: object, name: str) -> float:
 
 def flag(value: object, name: str) -> bool:
     """Take a truth value; what merely counts as true or false is refused."""
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, np.bool_):
         return bool(value)
     raise QrsTypeError(f"{name} is {quote(value)}, expected True or False")
 
@@ -97,9 +102,19 @@ def room(shape: tuple[int, ...], dtype: type[np.generic], name: str) -> None:
         raise MemoryError(f"{name} of shape {shape} needs {wanted} bytes, more than can be addressed")
 
 
+def is_masked_array(x: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
+    """Tell whether ``x`` is a masked array, without loading the module where it cannot be one.
+
+    NumPy loads ``numpy.ma`` when it is first named; a process forked at that moment would wait for the import
+    lock for ever.
+    """
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    return masked is not None and isinstance(x, masked)
+
+
 def plain(x: object, name: str) -> NDArray[Any]:
     """View an array-like as a base-class ndarray, without a copy where it has memory of its own."""
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    if is_masked_array(x) and np.ma.is_masked(x):
         masked = np.count_nonzero(x.mask)
         raise QrsTypeError(f"{name} is a masked array with {masked} masked elements; fill them first")
     if not isinstance(x, list | tuple):
@@ -140,10 +155,13 @@ def as_float32(x: object, name: str) -> NDArray[np.float32]:
     >>> as_float32([[1, 2], [3, 4]], "x").dtype
     dtype('float32')
     """
-    if type(x) is np.ndarray and x.dtype.char == "f" and x.dtype.isnative:
-        flags = x.flags
-        if flags.c_contiguous and flags.aligned:
-            return x
+    if type(x) is np.ndarray:
+        given = x.dtype
+        # Most arrays share one dtype object, but not those that were unpickled.
+        if given is FLOAT32 or (given.char == "f" and given.isnative):
+            flags = x.flags
+            if flags.c_contiguous and flags.aligned:
+                return x
     source = plain(x, name)
     dtype = source.dtype
     # Python numbers have no dtype of their own, so whole ones among them stand for floats.
@@ -167,6 +185,8 @@ def as_float32(x: object, name: str) -> NDArray[np.float32]:
 
 def as_int8(x: object, name: str) -> NDArray[Any]:
     """Turn an array of int8 or uint8 into a C-contiguous one of the same dtype; other dtypes are refused."""
+    if type(x) is np.ndarray and (x.dtype is INT8 or x.dtype is UINT8) and x.flags.c_contiguous:
+        return x
     source = plain(x, name)
     if source.dtype not in (np.int8, np.uint8):
         raise QrsTypeError(f"{name} has dtype {source.dtype}, expected int8 or uint8")
@@ -234,19 +254,26 @@ def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **input
         If a new array would be larger than any memory.
     """
     if out is None:
-        room(shape, dtype, "the result")
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:
+            room(shape, dtype, "the result")
+            raise
+    if not isinstance(out, np.ndarray) or is_masked_array(out):
         raise QrsTypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
-    if out.dtype != dtype:
+    # Comparing a dtype with a type makes a dtype of it first; these two attributes are only looked up.
+    given = out.dtype
+    if not (given.type is dtype and given.isnative) and given != dtype:
         raise QrsTypeError(
             f"out has dtype {out.dtype.str}, expected {np.dtype(dtype).name} in native byte order"
         )
     if out.shape != shape:
         raise QrsValueError(f"out has shape {out.shape}, expected {shape}")
-    if not out.flags.writeable:
+    flags = out.flags
+    if not flags.writeable:
         raise QrsValueError("out is read-only; give an array that may be written")
-    if may_overlap_itself(out):
+    whole = flags.c_contiguous and flags.aligned
+    if not whole and may_overlap_itself(out):
         raise QrsValueError(
             f"out has shape {out.shape} and strides {out.strides}, with which elements may share memory; "
             f"give an array of its own"
@@ -254,14 +281,12 @@ def target(out: object, shape: tuple[int, ...], dtype: type[np.generic], **input
     for name, value in inputs.items():
         if value is not None and shares_memory(out, np.asarray(value)):
             raise QrsValueError(f"out overlaps {name} in memory; give an array of its own")
-    if out.flags.c_contiguous and out.flags.aligned:
-        return np.asarray(out)
-    return np.empty(shape, dtype)
+    return np.asarray(out) if whole else np.empty(shape, dtype)
 
 
 def deliver(filled: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
     """Hand over what `target` gave and the native call filled, through ``out`` where it is strided."""
-    if out is None:
+    if out is None or filled is out:
         return filled
     if not np.may_share_memory(filled, out):
         out[...] = filled

@@ -219,7 +219,7 @@ class PerChannel(Granularity, id="per_channel"):
 
     def block(self, shape: Shape) -> Shape:
         axis = _axis(self.axis, shape, self)
-        return tuple(1 if i == axis else length for i, length in enumerate(shape))
+        return (*shape[:axis], 1, *shape[axis + 1 :])
 
     def params_shape(self, shape: Shape) -> Shape:
         return (shape[_axis(self.axis, shape, self)],)
@@ -258,7 +258,12 @@ class PerGroup(Granularity, id="per_group"):
 
     def block(self, shape: Shape) -> Shape:
         axis = _axis(self.axis, shape, self)
-        return tuple(min(self.size, max(n, 1)) if i == axis else 1 for i, n in enumerate(shape))
+        length = min(self.size, max(shape[axis], 1))
+        return (1,) * axis + (length,) + (1,) * (len(shape) - axis - 1)
+
+    def params_shape(self, shape: Shape) -> Shape:
+        axis = _axis(self.axis, shape, self)
+        return (*shape[:axis], -(-shape[axis] // self.size), *shape[axis + 1 :])
 
 
 @dataclass(frozen=True, repr=False)

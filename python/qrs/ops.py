@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import LARGEST, as_float32, as_int8, deliver, flag, integer, room, target
+from .arrays import as_float32, as_int8, deliver, flag, integer, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
 from .qtensor import QTensor, packed_bytes
 from .registry import unknown
-from .scheme import QParams, Scheme, per_tensor, per_token
+from .scheme import QParams, Scheme, Shape, per_tensor, per_token
 
 __all__ = ["Dynamic", "RangeSource", "Static", "fake_quantize", "linear", "matmul_integer", "quantize"]
 
@@ -69,13 +70,12 @@ class Dynamic:
                 f"Dynamic scheme has fit {self.scheme.fit!r}, expected 'minmax': products find it themselves"
             )
 
-    def native(self) -> _core.Input:
-        """Say the same to the native products.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.scheme,)
 
-        Returns
-        -------
-        _core.Input
-        """
+    @cached_property
+    def _native(self) -> _core.Input:
+        """The same for the native products."""
         s = self.scheme
         return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
 
@@ -115,18 +115,12 @@ class Static:
         if self.qparams is not None:
             self.scheme.check_qparams(self.qparams, ())
 
-    def native(self) -> _core.Input:
-        """Say the same to the native products.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.scheme, self.observer, self.qparams)
 
-        Returns
-        -------
-        _core.Input
-
-        Raises
-        ------
-        NotCalibratedError
-            If there are no ``qparams`` yet.
-        """
+    @cached_property
+    def _native(self) -> _core.Input:
+        """The same for the native products."""
         known = self.known()
         scale, zero_point = float(known.scale), int(known.zero_point)
         return _core.Input.static_(self.scheme.dtype, scale, zero_point, self.scheme.narrow_range)
@@ -153,35 +147,19 @@ class Static:
         return self.qparams
 
 
-def _fit(data: NDArray[np.float32], scheme: Scheme, check_finite: bool) -> QParams:
+# A tuple: the union that means the same would be made anew by each call.
+INPUTS = (Dynamic, Static)
+
+
+def _fit(data: NDArray[np.float32], block: Shape, scheme: Scheme, check_finite: bool) -> QParams:
     """Compute a scheme's parameters from the array that is to be quantized."""
     shape = scheme.granularity.params_shape(data.shape)
     if not data.size:
         zeros = np.zeros(shape, np.float32)
         return scheme.qparams(zeros, zeros)
-    block = scheme.granularity.block(data.shape)
-    if scheme.fit == "mse":
-        how = (scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
-        lo, hi = _core.fit_mse(data, block, *how, check_finite)
-        return scheme.qparams(lo.reshape(shape), hi.reshape(shape))
-    lo, hi = _core.min_max(data, block, check_finite)
-    if not check_finite:
-        # An infinity counts as the largest finite value; a cell of nothing but NaN as a cell of zeros.
-        empty = ~(lo <= hi)
-        lo = np.where(empty, np.float32(0), np.clip(lo, -LARGEST, LARGEST))
-        hi = np.where(empty, np.float32(0), np.clip(hi, -LARGEST, LARGEST))
-    return scheme.qparams(lo.reshape(shape), hi.reshape(shape))
-
-
-def _parameters(
-    data: NDArray[np.float32], scheme: Scheme, qparams: QParams | None, check_finite: bool
-) -> tuple[QParams, NDArray[np.float32], NDArray[np.int32]]:
-    """Take the given parameters or fit them, and flatten them for the native calls."""
-    if qparams is None:
-        qparams = _fit(data, scheme, check_finite)
-    else:
-        scheme.check_qparams(qparams, data.shape)
-    return qparams, qparams.scale.reshape(-1), qparams.zero_point.reshape(-1)
+    how = (scheme.fit, scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
+    cells = _core.fit(data, block, *how, check_finite)
+    return QParams._made(cells, shape, scheme)
 
 
 def _seed(seed: int) -> int:
@@ -236,15 +214,18 @@ def quantize(
     scheme = Scheme.of(scheme)
     seed, check_finite = _seed(seed), flag(check_finite, "check_finite")
     data = as_float32(x, "x")
-    params, scale, zero_point = _parameters(data, scheme, qparams, check_finite)
+    block = scheme.granularity.block(data.shape)
+    if qparams is None:
+        qparams = _fit(data, block, scheme, check_finite)
+    else:
+        scheme._check(qparams, data.shape)
     codes = np.empty(packed_bytes(scheme.format.bits, data.size), np.uint8)
     if data.size:
-        block = scheme.granularity.block(data.shape)
         _core.quantize(
             data,
             block,
-            scale,
-            zero_point,
+            qparams.scale,
+            qparams.zero_point,
             scheme.dtype,
             scheme.narrow_range,
             scheme.rounding,
@@ -252,7 +233,7 @@ def quantize(
             check_finite,
             codes,
         )
-    return QTensor._made(codes, params, scheme, data.shape)
+    return QTensor._made(codes, qparams, scheme, data.shape)
 
 
 def fake_quantize(
@@ -293,9 +274,13 @@ def fake_quantize(
     seed = _seed(seed)
     data = as_float32(x, "x")
     filled = target(out, data.shape, np.float32, x=x)
-    _, scale, zero_point = _parameters(data, scheme, qparams, True)
+    block = scheme.granularity.block(data.shape)
+    if qparams is None:
+        qparams = _fit(data, block, scheme, True)
+    else:
+        scheme._check(qparams, data.shape)
     if data.size:
-        block = scheme.granularity.block(data.shape)
+        scale, zero_point = qparams.scale, qparams.zero_point
         _core.fake_quantize(
             data, block, scale, zero_point, scheme.dtype, scheme.narrow_range, scheme.rounding, seed, filled
         )
@@ -304,9 +289,9 @@ def fake_quantize(
 
 def _operand_zero_point(value: int, name: str, operand: NDArray[Any]) -> int:
     number = integer(value, name)
-    limits = np.iinfo(operand.dtype)
-    if not limits.min <= number <= limits.max:
-        raise QrsValueError(f"{name} is {number}, expected {limits.min} to {limits.max} of {operand.dtype}")
+    least, most = (-128, 127) if operand.dtype.kind == "i" else (0, 255)
+    if not least <= number <= most:
+        raise QrsValueError(f"{name} is {number}, expected {least} to {most} of {operand.dtype}")
     return number
 
 
@@ -451,9 +436,10 @@ def linear(
     """
     _check_choices(q, activation, input, output)
     n, k = q.shape
-    if isinstance(x, QTensor) and input is None:
-        input = own_parameters(x)
-    data = as_float32(x, "x")
+    native = None if input is None else input._native
+    if native is None and isinstance(x, QTensor):
+        native = own_parameters(x)
+    data = x.dequantize() if isinstance(x, QTensor) else as_float32(x, "x")
     if not data.ndim or data.shape[-1] != k:
         raise QrsValueError(f"x has shape {data.shape}, expected (..., {k}) for a weight of shape {q.shape}")
     offsets = None if bias is None else as_float32(bias, "bias")
@@ -461,24 +447,21 @@ def linear(
         raise QrsValueError(
             f"bias has shape {offsets.shape}, expected {(n,)} for a weight of shape {q.shape}"
         )
-    native = None if input is None else input.native()
-    shape, m = (*data.shape[:-1], n), math.prod(data.shape[:-1])
-    arguments = data.reshape(m, k), offsets, activation or "none", native
+    shape = (*data.shape[:-1], n)
+    activation = activation or "none"
     if output is None:
         filled = target(out, shape, np.float32, x=x, bias=bias)
         if filled.size:
-            q.panels.linear(*arguments, filled.reshape(m, n))
+            q.panels.linear(data, offsets, activation, native, filled)
         return deliver(filled, out)
     if out is not None:
         raise QrsValueError("out and output are both given; out takes float32 results, output makes codes")
     scheme, known = output.scheme, output.known()
     scale, zero_point = float(known.scale), int(known.zero_point)
-    room(shape, np.uint8, "the result")
-    codes = np.empty(m * n, np.uint8)
+    codes = target(None, (math.prod(shape),), np.uint8)
     if codes.size:
-        q.panels.linear_requantized(
-            *arguments, scheme.dtype, scale, zero_point, scheme.narrow_range, codes.reshape(m, n)
-        )
+        how = (scheme.dtype, scale, zero_point, scheme.narrow_range)
+        q.panels.linear_requantized(data, offsets, activation, native, *how, codes)
     return QTensor._of_bytes(codes, known, scheme, shape)
 
 
@@ -488,18 +471,18 @@ def _check_choices(
     """Refuse what cannot stand in these places of a product, whatever its array is."""
     if not isinstance(q, QTensor):
         raise QrsTypeError(f"q is a {type(q).__name__}, expected a QTensor; quantize the weight first")
-    if input is not None and not isinstance(input, Dynamic | Static):
+    if input is not None and not isinstance(input, INPUTS):
         raise QrsTypeError(f"input is {quote(input)}, expected None, Dynamic or Static")
     if output is not None and not isinstance(output, Static):
         raise QrsTypeError(f"output is {quote(output)}, expected None or Static")
     if activation is not None and activation not in ACTIVATIONS:
         raise unknown("activation", activation, ACTIVATIONS)
-    if q.ndim != 2:
+    if len(q.shape) != 2:
         raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
 
 
-def own_parameters(x: QTensor) -> Static:
-    """Describe a quantized input by the scheme and the parameters that it carries.
+def own_parameters(x: QTensor) -> _core.Input:
+    """Describe a quantized input to the native products by the parameters that it carries.
 
     Decoding and quantizing again gives the same codes: the rounding errors of a product and a quotient move a
     code by far less than half a step. So neither the rounding nor the scale dtype that made them matters.
@@ -511,5 +494,4 @@ def own_parameters(x: QTensor) -> Static:
             f"multiply in float32"
         )
     # A tensor made from parts may hold the code that a narrow range leaves out: it too is taken as it is.
-    plainer = Scheme(s.dtype, symmetric=s.symmetric, narrow_range=False)
-    return Static(plainer, qparams=x.qparams)
+    return _core.Input.static_(s.dtype, float(x.scale), int(x.zero_point), False)

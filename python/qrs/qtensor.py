@@ -242,8 +242,9 @@ class QTensor:
         """
         filled = target(out, self._shape, np.float32, codes=self._codes, scale=self.scale)
         if self.size:
-            block = self._scheme.granularity.block(self._shape)
-            _core.dequantize(self._codes, block, *self._cells(), self._scheme.dtype, filled)
+            scheme, qparams = self._scheme, self._qparams
+            block = scheme.granularity.block(self._shape)
+            _core.dequantize(self._codes, block, qparams.scale, qparams.zero_point, scheme.dtype, filled)
         return deliver(filled, out)
 
     def take(self, rows: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -295,8 +296,8 @@ class QTensor:
         )
         if filled.size:
             block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-            flat = filled.reshape(numbers.size, columns)
-            _core.dequantize_rows(self._codes, self._shape, block, *self._cells(), dtype, numbers, flat)
+            cells = self.scale, self.zero_point
+            _core.dequantize_rows(self._codes, self._shape, block, *cells, dtype, numbers, filled)
         return deliver(filled, out)
 
     @property
@@ -314,7 +315,8 @@ class QTensor:
             with _packing:
                 if self._panels is None:
                     block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-                    self._panels = _core.Panels(self._codes, self._shape, block, *self._cells(), dtype)
+                    cells = self.scale, self.zero_point
+                    self._panels = _core.Panels(self._codes, self._shape, block, *cells, dtype)
         return self._panels
 
     def filters(self, groups: int) -> _core.Filters:
@@ -340,13 +342,10 @@ class QTensor:
                 kept = self._filters
                 if kept is None or kept.groups != groups:
                     block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-                    kept = _core.Filters(self._codes, self._shape, block, *self._cells(), dtype, groups)
+                    cells = self.scale, self.zero_point
+                    kept = _core.Filters(self._codes, self._shape, block, *cells, dtype, groups)
                     self._filters = kept
         return kept
-
-    def _cells(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Give scale and zero point as the native calls take them: flat, one entry for each cell."""
-        return self.scale.reshape(-1), self.zero_point.reshape(-1)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +36,7 @@ __all__ = [
     "per_token",
 ]
 
-FITS = ("minmax", "mse")
+FITS = tuple(_core.fits())
 ROUNDINGS = tuple(_core.roundings())
 SCALE_DTYPES = tuple(_core.scale_dtypes())
 
@@ -132,6 +133,8 @@ class QParams:
 
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int32]
+    # No field: the last scheme that these numbers were found to fit. Neither ever changes, so one check does.
+    _fits: ClassVar[Scheme | None] = None
 
     def __init__(self, scale: ArrayLike, zero_point: ArrayLike = 0) -> None:
         scales = as_float32(scale, "scale")
@@ -154,12 +157,15 @@ class QParams:
         object.__setattr__(self, "zero_point", read_only(np.asarray(points, dtype=np.int32, order="C")))
 
     @classmethod
-    def _made(cls, scale: NDArray[np.float32], zero_point: NDArray[np.int32], shape: Shape) -> QParams:
-        """Wrap what the native module computed: new arrays, sound as they are."""
+    def _made(
+        cls, cells: tuple[NDArray[np.float32], NDArray[np.int32]], shape: Shape, scheme: Scheme
+    ) -> QParams:
+        """Wrap what the native module computed for a scheme: new arrays, sound as they are."""
         made = object.__new__(cls)
-        for name, cells in (("scale", scale), ("zero_point", zero_point)):
-            cells.flags.writeable = False
-            object.__setattr__(made, name, cells.reshape(shape))
+        scale, zero_point = cells
+        scale.flags.writeable = zero_point.flags.writeable = False
+        # A frozen dataclass refuses assignment; filling its dict is faster than object.__setattr__ for each.
+        vars(made).update(scale=scale.reshape(shape), zero_point=zero_point.reshape(shape), _fits=scheme)
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -289,7 +295,7 @@ class Scheme:
         if isinstance(value, Scheme):
             return value
         if isinstance(value, str):
-            return Scheme(value)
+            return _of_name(value)
         raise QrsTypeError(f"{name} is {quote(value)}, expected a Scheme or one of {', '.join(FORMATS)}")
 
     @property
@@ -382,10 +388,8 @@ class Scheme:
         low, high = as_float32(lo, "lo"), as_float32(hi, "hi")
         if low.shape != high.shape:
             raise QrsValueError(f"lo has shape {low.shape} and hi {high.shape}, expected one shape")
-        scale, zero_point = _core.qparams(
-            low.reshape(-1), high.reshape(-1), self.dtype, self.symmetric, self.narrow_range, self.scale_dtype
-        )
-        return QParams._made(scale, zero_point, low.shape)
+        cells = _core.qparams(low, high, self.dtype, self.symmetric, self.narrow_range, self.scale_dtype)
+        return QParams._made(cells, low.shape, self)
 
     def check_qparams(self, qparams: object, shape: Shape) -> None:
         """Raise unless ``qparams`` fits this scheme and an array of ``shape``.
@@ -407,13 +411,23 @@ class Scheme:
         --------
         >>> Scheme("int4", per_channel(0)).check_qparams(QParams([0.5, 0.25], 0), (2, 70))
         """
+        self._check(qparams, lengths(shape))
+
+    def _check(self, qparams: object, shape: Shape) -> None:
+        """Do what `check_qparams` says for the shape of an array that there is."""
         if not isinstance(qparams, QParams):
             raise QrsTypeError(f"qparams is {quote(qparams)}, expected QParams")
+        expected = self.granularity.params_shape(shape)
+        if qparams.scale.shape != expected:
+            what = f"{self.granularity!r} of a {shape} array"
+            raise QrsValueError(f"scale has shape {qparams.scale.shape}, expected {expected} for {what}")
+        if qparams._fits is not self:
+            self._check_values(qparams)
+            object.__setattr__(qparams, "_fits", self)
+
+    def _check_values(self, qparams: QParams) -> None:
+        """Refuse scales that ``scale_dtype`` does not hold, and zero points that are none of this scheme."""
         scale, points = qparams.scale, qparams.zero_point
-        expected = self.params_shape(shape)
-        if scale.shape != expected:
-            what = f"{self.granularity!r} of a {tuple(shape)} array"
-            raise QrsValueError(f"scale has shape {scale.shape}, expected {expected} for {what}")
         stored = _STORED[self.scale_dtype]
         bad = ~stored.holds(scale, self.scale_dtype) | (scale < stored.smallest)
         if bad.any():
@@ -494,3 +508,8 @@ class Scheme:
         chosen = [name for name in rest if getattr(self, name) != getattr(plainest, name)]
         parts += [f"{name}={getattr(self, name)!r}" for name in chosen]
         return f"Scheme({', '.join(parts)})"
+
+
+@cache
+def _of_name(dtype: str) -> Scheme:
+    return Scheme(dtype)

@@ -125,9 +125,9 @@ class Conv2d(Layer, id="conv2d"):
             When ``x`` has another number of axes or channels, is smaller than the window with its padding, or
             is not finite where it is quantized.
         """
-        input = self.input
-        if isinstance(x, QTensor) and isinstance(self.weight, QTensor) and input is None:
-            input = own_parameters(x)
+        native = None if self.input is None else self.input._native
+        if native is None and isinstance(x, QTensor) and isinstance(self.weight, QTensor):
+            native = own_parameters(x)
         array = as_float32(x, "x")
         filters, inputs, *_ = self.weight.shape
         if array.ndim != 4 or array.shape[1] != self.groups * inputs:
@@ -142,7 +142,6 @@ class Conv2d(Layer, id="conv2d"):
             return activate(y, self.activation)
         out = np.empty(shape, np.float32)
         if out.size:
-            native = None if input is None else input.native()
             moves = self.stride, self.padding, self.dilation
             packed = self.weight.filters(self.groups)
             packed.conv2d(array, self.bias, self.activation or "none", native, *moves, out)  # type: ignore[arg-type]

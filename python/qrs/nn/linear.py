@@ -91,12 +91,13 @@ class Linear(Layer, id="linear"):
         array = as_float32(x, "x")
         n, k = self.weight.shape
         width(array, k, f"a weight of shape {(n, k)}")
-        rows = array.reshape(math.prod(array.shape[:-1]), k)
+        rows = array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), k)
         with quiet():
             y: F32 = np.matmul(rows, self.weight.T)
             if self.bias is not None:
                 y += self.bias
-        return activate(y, self.activation).reshape(*array.shape[:-1], n)
+        y = activate(y, self.activation)
+        return y if array.ndim == 2 else y.reshape(*array.shape[:-1], n)
 
     def attributes(self) -> dict[str, Any]:
         """Return activation and input as JSON values; an observer stays out, its work is done.

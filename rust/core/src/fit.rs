@@ -21,6 +21,7 @@ use crate::math::{self, LANES};
 use crate::mem;
 use crate::parallel;
 use crate::qparams::{self, Target};
+use crate::reduce::min_max;
 use crate::rounding::{Mode, mode};
 
 /// Elements whose errors are added in float32; sums over tiles are float64. Part of what a sum is.
@@ -286,19 +287,19 @@ struct Cells<'a> {
 }
 
 /// Ranges of some cells, from cell number `first` on.
-struct Fit<'a> {
+struct Fitting<'a> {
     cells: &'a Cells<'a>,
     first: usize,
     target: &'a Target,
     out: &'a mut [(f32, f32)],
 }
 
-impl Op for Fit<'_> {
+impl Op for Fitting<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Fit { cells: Cells { x, starts }, first, target, out } = self;
+        let Fitting { cells: Cells { x, starts }, first, target, out } = self;
         for (out, ends) in out.iter_mut().zip(starts[first..].windows(2)) {
             *out = Search::run(&x[ends[0]..ends[1]], target);
         }
@@ -359,6 +360,75 @@ fn room<T>(len: usize) -> Result<Vec<T>, Error> {
     Ok(out)
 }
 
+/// How the range of a cell is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fit {
+    /// From the smallest to the largest element.
+    MinMax,
+    /// The one whose codes lose least: [`fit_mse`].
+    Mse,
+}
+
+impl Fit {
+    /// Every way.
+    pub const ALL: &'static [Fit] = &[Fit::MinMax, Fit::Mse];
+
+    /// The name in Python and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fit::MinMax => "minmax",
+            Fit::Mse => "mse",
+        }
+    }
+
+    /// The way of this name.
+    ///
+    /// # Errors
+    /// There is none; the message lists them.
+    pub fn from_name(name: &str) -> Result<Fit, Error> {
+        Self::ALL.iter().copied().find(|fit| fit.name() == name).ok_or_else(|| Error::Unknown {
+            what: "fit",
+            got: name.to_owned(),
+            known: Self::ALL.iter().map(|fit| fit.name()).collect(),
+        })
+    }
+
+    /// Scale and zero point of every cell of `x`: [`qparams`](crate::qparams()) of the ranges. Unchecked, an
+    /// infinity counts as the largest finite number, and NaN is passed over.
+    ///
+    /// ```
+    /// use qrs_core::{Fit, Grid, ScaleType, Target, format};
+    /// let target = Target::new(format::find("uint8")?, false, false, ScaleType::Float32)?;
+    /// let grid = Grid::new(&[4], &[2])?; // two groups of two
+    /// let (scale, zero_point) = Fit::MinMax.qparams(&[0.0, 255.0, -1.0, 1.55], &grid, &target, true)?;
+    /// assert_eq!(scale, [1.0, 0.01]);
+    /// assert_eq!(zero_point, [0, 100]);
+    /// # Ok::<(), qrs_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `x` does not fit the grid, or (with `check_finite`) holds NaN or infinity.
+    pub fn qparams(
+        self,
+        x: &[f32],
+        grid: &Grid,
+        target: &Target,
+        check_finite: bool,
+    ) -> Result<(Vec<f32>, Vec<i32>), Error> {
+        let (lo, hi) = match self {
+            Fit::MinMax => {
+                let (mut lo, mut hi) = min_max(x, grid, check_finite)?;
+                if !check_finite {
+                    lo.iter_mut().chain(&mut hi).for_each(|end| *end = held(*end));
+                }
+                (lo, hi)
+            }
+            Fit::Mse => fit_mse(x, grid, target, check_finite)?,
+        };
+        qparams::qparams(&lo, &hi, target)
+    }
+}
+
 /// The range of every cell that gives the least sum of squared errors of decode after encode, half to even,
 /// among some two hundred candidates; never worse than [`min_max`](crate::min_max).
 ///
@@ -408,7 +478,7 @@ fn fit_mse_on(
     ranges.resize(grid.cells(), (0.0, 0.0));
     let size = (CHUNK * grid.cells()).div_ceil(x.len().max(1)).max(1);
     parallel::for_each_chunk(&mut ranges, size, x.len().saturating_mul(100), |i, out| {
-        isa.run(Fit { cells: &cells, first: i * size, target, out });
+        isa.run(Fitting { cells: &cells, first: i * size, target, out });
     })?;
     Ok(ranges.into_iter().unzip())
 }
@@ -523,6 +593,27 @@ mod tests {
             let of = |ends: &[f32]| ends.iter().map(|end| end * factor).collect::<Vec<_>>();
             assert_eq!(fitted(&scaled, &grid, &target), (of(&lo), of(&hi)), "2^{power}");
         }
+    }
+
+    #[test]
+    fn fits_have_names_and_end_in_parameters() {
+        let target = target("uint4", false);
+        let x = [f32::NAN, f32::INFINITY, -1.0, 0.5, f32::NAN, f32::NAN];
+        let grid = Grid::new(&[6], &[2]).unwrap();
+        for &fit in Fit::ALL {
+            assert_eq!(Fit::from_name(fit.name()), Ok(fit));
+            let (scale, zero_point) = fit.qparams(&x, &grid, &target, false).unwrap();
+            assert!(scale.iter().all(|scale| scale.is_finite()), "{scale:?}");
+            assert_eq!((scale[2], zero_point[0], zero_point[2]), (1.0, 0, 0));
+            assert!(fit.qparams(&x, &grid, &target, true).unwrap_err().to_string().contains("flat index 0"));
+        }
+        let text = Fit::from_name("mean").unwrap_err().to_string();
+        assert!(text.contains("minmax") && text.contains("mse"), "{text}");
+        let x = [-0.5, 1.0, 0.25, -3.0, 7.5, 0.0];
+        let (lo, hi) = min_max(&x, &grid, true).unwrap();
+        assert_eq!(Fit::MinMax.qparams(&x, &grid, &target, true), qparams::qparams(&lo, &hi, &target));
+        let (lo, hi) = fit_mse(&x, &grid, &target, true).unwrap();
+        assert_eq!(Fit::Mse.qparams(&x, &grid, &target, true), qparams::qparams(&lo, &hi, &target));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use activation::{Activation, activate};
 pub use attention::{Attention, attention};
 pub use conv::{Conv2d, Filters, Window, conv2d};
 pub use error::Error;
-pub use fit::fit_mse;
+pub use fit::{Fit, fit_mse};
 pub use format::Format;
 pub use grid::{Cell, Grid, Runs};
 pub use norm::{LayerNorm, layer_norm};

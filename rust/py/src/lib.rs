@@ -21,7 +21,7 @@ mod _core {
 
     #[pymodule_export]
     use crate::ops::codes::{
-        dequantize, dequantize_rows, fake_quantize, fit_mse, pack, qparams, quantize, unpack,
+        dequantize, dequantize_rows, fake_quantize, fit, pack, qparams, quantize, unpack,
     };
 
     #[pymodule_export]
@@ -40,7 +40,7 @@ mod _core {
     use crate::ops::reductions::{error_sums, min_max, moments};
 
     #[pymodule_export]
-    use crate::ops::tables::{activations, formats, roundings, scale_dtypes};
+    use crate::ops::tables::{activations, fits, formats, roundings, scale_dtypes};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,7 +3,7 @@
 use crate::array::{self, Argument, Arrays, Element};
 use crate::error::call;
 use pyo3::prelude::*;
-use qrs_core::{Code, Encoding, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format};
+use qrs_core::{Code, Encoding, Fit, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format};
 
 /// Scales and zero points of cells with ranges `lo`, `hi`.
 #[pyfunction]
@@ -26,11 +26,12 @@ pub(crate) fn qparams<'py>(
     Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
 }
 
-/// The range of every cell of `x` whose codes lose least.
+/// Scales and zero points of the cells of `x`.
 #[pyfunction]
-pub(crate) fn fit_mse<'py>(
+pub(crate) fn fit<'py>(
     x: Argument<'_, 'py>,
     block: Vec<usize>,
+    fit: &str,
     format: &str,
     symmetric: bool,
     narrow_range: bool,
@@ -39,12 +40,12 @@ pub(crate) fn fit_mse<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = x.py();
     let (x, shape) = (Arrays::new().read("x", x)?, array::shape("x", x)?);
-    let (lo, hi) = call(py, || {
-        let scale_type = ScaleType::from_name(scale_dtype)?;
+    let (scale, zero_point) = call(py, || {
+        let (fit, scale_type) = (Fit::from_name(fit)?, ScaleType::from_name(scale_dtype)?);
         let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
-        qrs_core::fit_mse(x, &Grid::new(&shape, &block)?, &target, check_finite)
+        fit.qparams(x, &Grid::new(&shape, &block)?, &target, check_finite)
     })?;
-    Ok((array::of_values(py, &lo)?, array::of_values(py, &hi)?))
+    Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
 }
 
 /// Write the packed codes of `x` to `out`.

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use qrs_core::{Activation, Rounding, ScaleType, format};
+use qrs_core::{Activation, Fit, Rounding, ScaleType, format};
 
 /// Every format: name, bits, signed, min, max.
 #[pyfunction]
@@ -24,6 +24,12 @@ pub(crate) fn formats(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
 #[pyfunction]
 pub(crate) fn roundings() -> Vec<&'static str> {
     Rounding::ALL.iter().map(|rounding| rounding.name()).collect()
+}
+
+/// The names of the ways to choose a range.
+#[pyfunction]
+pub(crate) fn fits() -> Vec<&'static str> {
+    Fit::ALL.iter().map(|fit| fit.name()).collect()
 }
 
 /// The names of the activations.
