@@ -1,7 +1,7 @@
 //! Lines of elements that become codes, or the levels of those codes: the arithmetic of quantize.
 //!
 //! A line is a constant number of elements, worked on side by side: the compiler makes straight vector code of that,
-//! while a loop over any number costs a group of 32 elements four times as much. NaN and infinities are noticed on
+//! while a loop over any number costs a group of 32 elements twice as much. NaN and infinities are noticed on
 //! the way, by the largest magnitude; the caller overwrites what came of NaN afterwards.
 
 #![forbid(unsafe_code)]
