@@ -1,5 +1,7 @@
 //! Lines of elements that become codes, or the levels of those codes: the arithmetic of quantize.
 //!
+//! How levels hang on codes is a [`Law`]: integers, floating-point numbers, a table.
+//!
 //! A line is a constant number of elements, worked on side by side: the compiler makes straight vector code of that,
 //! while a loop over any number costs a group of 32 elements twice as much. NaN and infinities are noticed on
 //! the way, by the largest magnitude; the caller overwrites what came of NaN afterwards.
@@ -7,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::finite::{INFINITE, magnitude};
+use crate::format::{Picker, Rounder};
 use crate::mem::prefetch;
 use crate::pack::Code;
 use crate::qparams::QParams;
@@ -16,6 +19,8 @@ use std::ops::Range;
 
 /// Elements of a line: four vectors of AVX2, one of their codes.
 pub(crate) const LINE: usize = 32;
+/// Elements of a line where each takes so much work that it hides the rest: the compiler unrolls lines.
+pub(crate) const SHORT: usize = 8;
 
 /// Scale, zero point and code range of one cell.
 #[derive(Debug, Clone, Copy)]
@@ -104,13 +109,22 @@ impl<const N: usize> Cells<N> for Each<N> {
 
 /// What an element becomes: a code, or the level of that code.
 pub(crate) trait Emit: Copy + Default {
+    /// Whether this is a code of more than 8 bits: rare, and not worth a loop for each case.
+    const WIDE: bool = false;
     /// From numbers that round half to even to `clamp(round(x / scale))`.
     fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [Self; N];
-    /// What NaN becomes.
-    fn of_nan(x: f32, p: Affine) -> Self;
+    /// From codes and their levels.
+    fn picked<const N: usize>(picked: Picked<N>, cells: impl Cells<N>) -> [Self; N];
+    /// What NaN becomes, whose code this is.
+    fn of_nan(x: f32, code: i32) -> Self;
 }
 
+/// Codes and their levels.
+type Picked<const N: usize> = ([i32; N], [f32; N]);
+
 impl<C: Code> Emit for C {
+    const WIDE: bool = size_of::<C>() > 1;
+
     #[inline(always)]
     fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [C; N] {
         let mut bits = [0; N];
@@ -121,8 +135,17 @@ impl<C: Code> Emit for C {
     }
 
     #[inline(always)]
-    fn of_nan(_: f32, p: Affine) -> C {
-        C::from_i32(p.zero_point)
+    fn picked<const N: usize>((codes, _): Picked<N>, _: impl Cells<N>) -> [C; N] {
+        let mut out = [C::default(); N];
+        for i in 0..N {
+            out[i] = C::from_i32(codes[i]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn of_nan(_: f32, code: i32) -> C {
+        C::from_i32(code)
     }
 }
 
@@ -136,8 +159,133 @@ impl Emit for f32 {
     }
 
     #[inline(always)]
-    fn of_nan(x: f32, _: Affine) -> f32 {
+    fn picked<const N: usize>((_, mut levels): Picked<N>, cells: impl Cells<N>) -> [f32; N] {
+        for (i, level) in levels.iter_mut().enumerate() {
+            *level *= cells.of(i).scale;
+        }
+        levels
+    }
+
+    #[inline(always)]
+    fn of_nan(x: f32, _: i32) -> f32 {
         x
+    }
+}
+
+/// How levels hang on codes.
+pub(crate) trait Law: Copy + Sync {
+    /// Whether an element takes so little work that a long line pays.
+    const LONG: bool = false;
+    /// Whether the mode says more than whether to draw.
+    const MODES: bool = true;
+    /// What a line becomes; NaN anything.
+    fn line<M: Mode, E: Emit, const N: usize>(self, x: [f32; N], u: [f32; N], cells: impl Cells<N>)
+    -> [E; N];
+    /// The code of NaN in a cell.
+    fn nan(self, p: Affine) -> i32;
+}
+
+/// Integers: `clamp(round(x / scale)) + zero_point`. The zero point stands for NaN.
+#[derive(Clone, Copy)]
+pub(crate) struct Integers;
+
+impl Law for Integers {
+    const LONG: bool = true;
+
+    #[inline(always)]
+    fn line<M: Mode, E: Emit, const N: usize>(
+        self,
+        x: [f32; N],
+        u: [f32; N],
+        cells: impl Cells<N>,
+    ) -> [E; N] {
+        let mut near = [0.0; N];
+        for i in 0..N {
+            let Bounded { scale, low, high, .. } = cells.of(i);
+            let v = x[i] / scale;
+            let v = if v > low { v } else { low };
+            let v = if v < high { v } else { high };
+            near[i] = M::near(v, u[i]);
+        }
+        E::emit(near, cells)
+    }
+
+    #[inline(always)]
+    fn nan(self, p: Affine) -> i32 {
+        p.zero_point
+    }
+}
+
+/// `x / scale`.
+#[inline(always)]
+fn quotients<const N: usize>(mut x: [f32; N], cells: impl Cells<N>) -> [f32; N] {
+    for (i, x) in x.iter_mut().enumerate() {
+        *x /= cells.of(i).scale;
+    }
+    x
+}
+
+/// Floating-point numbers, and what those beyond the largest become if they are not held back. NaN stays one, or
+/// becomes 0 where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) rounder: Rounder,
+    pub(crate) beyond: Option<(i32, f32)>,
+}
+
+impl Law for Numbers {
+    const MODES: bool = false;
+
+    #[inline(always)]
+    fn line<M: Mode, E: Emit, const N: usize>(
+        self,
+        x: [f32; N],
+        u: [f32; N],
+        cells: impl Cells<N>,
+    ) -> [E; N] {
+        let v = quotients(x, cells);
+        let (mut codes, mut levels) = ([0; N], [0.0; N]);
+        for i in 0..N {
+            // The rounder says how to round, the mode only whether to draw.
+            (codes[i], levels[i]) = if M::RANDOM {
+                self.rounder.nearest::<true>(v[i], u[i], self.beyond)
+            } else {
+                self.rounder.nearest::<false>(v[i], u[i], self.beyond)
+            };
+        }
+        E::picked((codes, levels), cells)
+    }
+
+    #[inline(always)]
+    fn nan(self, _: Affine) -> i32 {
+        self.rounder.nan().unwrap_or(0)
+    }
+}
+
+/// A table of levels, `FEW` or many. The level next to 0 stands for NaN.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a, const FEW: bool>(pub(crate) &'a Picker);
+
+impl<const FEW: bool> Law for Table<'_, FEW> {
+    const MODES: bool = false;
+
+    #[inline(always)]
+    fn line<M: Mode, E: Emit, const N: usize>(
+        self,
+        x: [f32; N],
+        u: [f32; N],
+        cells: impl Cells<N>,
+    ) -> [E; N] {
+        let v = quotients(x, cells);
+        // Thresholds say how to round; the mode only whether to draw.
+        let picked =
+            if M::RANDOM { self.0.pick::<FEW, true, N>(v, u) } else { self.0.pick::<FEW, false, N>(v, u) };
+        E::picked(picked, cells)
+    }
+
+    #[inline(always)]
+    fn nan(self, _: Affine) -> i32 {
+        self.0.pick::<FEW, false, 1>([0.0], [0.0]).0[0]
     }
 }
 
@@ -170,25 +318,6 @@ impl<const N: usize> Top<N> {
     }
 }
 
-#[inline(always)]
-fn emit_line<M: Mode, E: Emit, const N: usize>(
-    x: [f32; N],
-    u: [f32; N],
-    cells: impl Cells<N>,
-    top: &mut Top<N>,
-) -> [E; N] {
-    let mut near = [0.0; N];
-    for i in 0..N {
-        let Bounded { scale, low, high, .. } = cells.of(i);
-        let v = x[i] / scale;
-        let v = if v > low { v } else { low };
-        let v = if v < high { v } else { high };
-        near[i] = M::near(v, u[i]);
-    }
-    *top = top.with(x);
-    E::emit(near, cells)
-}
-
 /// Elements to emit: numbers, as many random numbers (anything in modes that read none), and whether they come from
 /// memory beyond the caches.
 #[derive(Clone, Copy)]
@@ -207,12 +336,13 @@ impl Elements<'_> {
 
 /// Emits elements whose lines have the parameters that `cells` gives. Returns whether all are finite.
 #[inline(always)]
-pub(crate) fn emit_lines<M: Mode, E: Emit>(
+pub(crate) fn emit_lines<M: Mode, E: Emit, const N: usize>(
+    law: impl Law,
     Elements { x, u, far }: Elements<'_>,
     mut cells: impl Lines,
     out: &mut [E],
 ) -> bool {
-    let mut top = Top::<LINE>::new();
+    let mut top = Top::<N>::new();
     let ((lines, rest), (u_lines, u_rest)) = (x.as_chunks(), u.as_chunks());
     let (out_lines, out_rest) = out.as_chunks_mut();
     for ((x, u), out) in lines.iter().zip(u_lines).zip(out_lines) {
@@ -220,10 +350,11 @@ pub(crate) fn emit_lines<M: Mode, E: Emit>(
         if far {
             prefetch(x);
         }
-        *out = emit_line::<M, E, LINE>(*x, *u, cells.next(), &mut top);
+        *out = law.line::<M, E, N>(*x, *u, cells.next());
+        top = top.with(*x);
     }
     if !rest.is_empty() {
-        emit_run::<M, E>(Elements { x: rest, u: u_rest, far }, cells.next(), out_rest);
+        emit_run::<M, E>(law, Elements { x: rest, u: u_rest, far }, cells.next(), out_rest);
     }
     top.all_finite() && all_finite(rest)
 }
@@ -231,11 +362,23 @@ pub(crate) fn emit_lines<M: Mode, E: Emit>(
 /// Emits elements of one cell as lines of one: the compiler takes as many at a time as a vector holds, in a loop that
 /// suits short runs. Whether they are finite is not looked at.
 #[inline(always)]
-pub(crate) fn emit_run<M: Mode, E: Emit>(Elements { x, u, .. }: Elements<'_>, cell: Bounded, out: &mut [E]) {
-    let mut unread = Top::new();
+pub(crate) fn emit_run<M: Mode, E: Emit>(
+    law: impl Law,
+    Elements { x, u, .. }: Elements<'_>,
+    cell: Bounded,
+    out: &mut [E],
+) {
     for ((&x, &u), out) in x.iter().zip(u).zip(out) {
-        [*out] = emit_line::<M, E, 1>([x], [u], cell, &mut unread);
+        if !is_long(law) {
+            line_by_line();
+        }
+        [*out] = law.line::<M, E, 1>([x], [u], cell);
     }
+}
+
+#[inline(always)]
+fn is_long<L: Law>(_: L) -> bool {
+    L::LONG
 }
 
 /// Whether all of `x` is finite.
@@ -302,13 +445,14 @@ impl Lines for Even<'_> {
 /// [`emit_lines`] for elements with parameters of their own. The lines of these are taken in step with the others: a
 /// line picked by a condition would not be loaded as a vector.
 #[inline(always)]
-pub(crate) fn emit_each<M: Mode, E: Emit>(
+pub(crate) fn emit_each<M: Mode, E: Emit, const N: usize>(
+    law: impl Law,
     Elements { x, u, far }: Elements<'_>,
     params: QParams<'_>,
     range: (i32, i32),
     out: &mut [E],
 ) -> bool {
-    let (mut top, mut rest_top) = (Top::<LINE>::new(), Top::new());
+    let (mut top, mut rest_top) = (Top::<N>::new(), Top::new());
     let ((lines, rest), (u_lines, u_rest)) = (x.as_chunks(), u.as_chunks());
     let (scales, scale_rest) = params.scale.as_chunks();
     let (zeros, zero_rest) = params.zero_point.as_chunks();
@@ -320,11 +464,13 @@ pub(crate) fn emit_each<M: Mode, E: Emit>(
         if far {
             prefetch(x);
         }
-        *out = emit_line::<M, E, LINE>(*x, *u, (*scale, *zero, range), &mut top);
+        *out = law.line::<M, E, N>(*x, *u, (*scale, *zero, range));
+        top = top.with(*x);
     }
     let rest = rest.iter().zip(u_rest).zip(scale_rest.iter().zip(zero_rest)).zip(out_rest);
     for (((&x, &u), (&scale, &zero)), out) in rest {
-        [*out] = emit_line::<M, E, 1>([x], [u], ([scale], [zero], range), &mut rest_top);
+        [*out] = law.line::<M, E, 1>([x], [u], ([scale], [zero], range));
+        rest_top = rest_top.with([x]);
     }
     top.all_finite() && rest_top.all_finite()
 }
@@ -332,10 +478,10 @@ pub(crate) fn emit_each<M: Mode, E: Emit>(
 /// Writes the codes of `x`, rounded half to even. NaN becomes the zero point.
 #[inline(always)]
 pub(crate) fn encode<C: Code>(x: &[f32], p: Affine, out: &mut [C]) {
-    emit_run::<mode::HalfEven, C>(Elements { x, u: x, far: false }, p.bounded(), out);
+    emit_run::<mode::HalfEven, C>(Integers, Elements { x, u: x, far: false }, p.bounded(), out);
     if !all_finite(x) {
         for (&x, out) in x.iter().zip(out) {
-            *out = if x.is_nan() { C::of_nan(x, p) } else { *out };
+            *out = if x.is_nan() { C::of_nan(x, p.zero_point) } else { *out };
         }
     }
 }

@@ -56,14 +56,15 @@ macro_rules! isas {
                 INCLUDED[self as usize]
             }
 
-            /// Runs `op` compiled for this instruction set.
+            /// Runs `op` compiled for this instruction set, or for the fastest of those in it that `op` is compiled for.
             ///
             /// # Panics
-            /// This CPU lacks it, or `op` is not compiled for it. [`Isa::active`] gives none that the CPU lacks.
+            /// This CPU lacks it, or `op` is compiled for none in it. [`Isa::active`] gives none that the CPU lacks.
             #[inline]
             pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
-                assert!(self.supported() && O::ISAS & self.bit() != 0, "{self:?} cannot run this");
-                match self {
+                let rows = self.included() & O::ISAS;
+                assert!(self.supported() && rows != 0, "{self:?} cannot run this");
+                match Isa::ALL[rows.ilog2() as usize] {
                     // The condition is constant: what it rules out is not compiled.
                     $($(#[cfg($cfg)])? Isa::$variant if O::ISAS & Isa::$variant.bit() != 0 => {
                         $(#[target_feature(enable = $feature)])*
@@ -161,8 +162,9 @@ isas! { $
 /// the features of the row.
 pub(crate) trait Op {
     type Output;
-    /// The instruction sets to compile for, one bit each; the others are never asked to run it.
-    const ISAS: u8 = u8::MAX;
+    /// The instruction sets to compile for, one bit each. Loops that the compiler vectorises gain by wider vectors,
+    /// not by dot products.
+    const ISAS: u8 = Isa::WIDTHS;
     fn run(self) -> Self::Output;
 }
 
@@ -170,6 +172,12 @@ pub(crate) trait Op {
 static ACTIVE: AtomicU8 = AtomicU8::new(0);
 
 impl Isa {
+    /// Those whose vectors are wider than those of the rows before.
+    #[cfg(target_arch = "x86_64")]
+    const WIDTHS: u8 = Isa::Portable.bit() | Isa::Avx2.bit() | Isa::Avx512.bit();
+    #[cfg(not(target_arch = "x86_64"))]
+    const WIDTHS: u8 = Isa::Portable.bit();
+
     /// The bit of this instruction set in [`Op::ISAS`].
     pub(crate) const fn bit(self) -> u8 {
         1 << self as u8

@@ -22,6 +22,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod conv;
 mod emit;
 mod error;
@@ -47,12 +48,12 @@ pub use activation::{Activation, activate};
 pub use attention::{Attention, attention};
 pub use conv::{Conv2d, Filters, Window, conv2d};
 pub use error::Error;
-pub use fit::{Fit, fit_mse};
-pub use format::Format;
+pub use fit::{Fit, Fitted};
+pub use format::{Format, ScaleType, Spacing};
 pub use grid::{Cell, Grid, Runs};
 pub use norm::{LayerNorm, layer_norm};
 pub use pack::{Code, pack, packed_len, unpack};
-pub use qparams::{QParams, ScaleType, Target, qparams};
+pub use qparams::{QParams, Target, qparams};
 pub use quantize::{Encoding, Packed, dequantize, dequantize_rows, fake_quantize, quantize};
 pub use reduce::{ErrorSums, abs_max, error_sums, min_max, moments};
 pub use rounding::Rounding;

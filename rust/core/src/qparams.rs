@@ -14,101 +14,151 @@
 #![forbid(unsafe_code)]
 
 use crate::error::Error;
-use crate::format::Format;
+use crate::format::{Format, ScaleType, Spacing};
 use crate::mem;
-use half::{bf16, f16};
-
-macro_rules! scale_types {
-    ($($(#[doc = $doc:literal])* $variant:ident $name:literal |$v:ident| $round:expr, $range:expr;)*) => {
-        /// The float type that scales are rounded to. They are stored as float32 all the same.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum ScaleType { $($(#[doc = $doc])* $variant,)* }
-
-        impl ScaleType {
-            /// Every scale type.
-            pub const ALL: &'static [ScaleType] = &[$(Self::$variant,)*];
-
-            /// The name in Python and in files.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// `scale` rounded half to even, within the smallest normal and the largest finite number.
-            #[inline]
-            fn round(self, scale: f32) -> f32 {
-                let (rounded, (least, most)): (f32, (f32, f32)) = match self {
-                    $(Self::$variant => { let $v = scale; ($round, $range) })*
-                };
-                rounded.clamp(least, most)
-            }
-        }
-    };
-}
-
-scale_types! {
-    /// 24 significant bits.
-    Float32 "float32" |v| v, (f32::MIN_POSITIVE, f32::MAX);
-    /// IEEE half precision: 11 significant bits, 6.1e-5 to 65504.
-    Float16 "float16" |v| f16::from_f32(v).to_f32(), (f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32());
-    /// The upper half of a float32: 8 significant bits.
-    BFloat16 "bfloat16" |v| bf16::from_f32(v).to_f32(), (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32());
-}
-
-impl ScaleType {
-    /// The scale type of this name.
-    ///
-    /// # Errors
-    /// There is none; the message lists them.
-    pub fn from_name(name: &str) -> Result<ScaleType, Error> {
-        Self::ALL.iter().copied().find(|kind| kind.name() == name).ok_or_else(|| Error::Unknown {
-            what: "scale_dtype",
-            got: name.to_owned(),
-            known: Self::ALL.iter().map(|kind| kind.name()).collect(),
-        })
-    }
-
-    /// The largest number of this type up to `limit`, which lies within its range or above.
-    fn floor(self, limit: f64) -> f32 {
-        let nearest = self.round(limit as f32);
-        if f64::from(nearest) <= limit {
-            return nearest;
-        }
-        // It was rounded up, so its neighbour is below; a float16 is never rounded up here.
-        let unit = if self == ScaleType::BFloat16 { 1 << 16 } else { 1 };
-        f32::from_bits(nearest.to_bits() - unit)
-    }
-}
 
 /// What a range is to be mapped to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Target {
     qmin: i32,
     qmax: i32,
     /// The zero point where it is fixed, that is where the target is symmetric.
     fixed: Option<i32>,
+    /// The lowest and the highest level, less the zero point where that is fixed.
+    ends: (f32, f32),
+    /// Whether 0 is a level.
+    has_zero: bool,
+    /// Whether the levels turned round are others.
+    lopsided: bool,
+    format: &'static dyn Format,
+    rule: Rule,
     scale_type: ScaleType,
+    /// What scales are multiples of: 1 but for types that share a factor.
+    unit: f32,
+}
+
+/// The scale of a fixed zero point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// The smallest that holds both ends.
+    Hold,
+    /// 1 where that holds both ends.
+    Cast,
+    /// The power of two of the largest magnitude over that of the highest level.
+    Floor,
 }
 
 impl Target {
     /// The codes of `format`, without the lowest one if `narrow`; the zero point fixed in the middle
-    /// (`symmetric`: 0, or 2^(bits−1) for unsigned formats) or free.
+    /// (`symmetric`: 0, or 2^(bits−1) for unsigned integers) or free.
     ///
     /// # Errors
-    /// See [`code_range`](crate::format::Format).
+    /// See [`code_range`](crate::format::Format); a free zero point for a format other than integers, or for one of
+    /// blocks; a scale type that a format of blocks does not have.
     pub fn new(
-        format: &dyn Format,
+        format: &'static dyn Format,
         symmetric: bool,
         narrow: bool,
         scale_type: ScaleType,
     ) -> Result<Target, Error> {
         let (qmin, qmax) = format.code_range(narrow)?;
-        let middle = if format.signed() { 0 } else { 1 << (format.bits() - 1) };
-        Ok(Target { qmin, qmax, fixed: symmetric.then_some(middle), scale_type })
+        let defaults = format.defaults();
+        let uniform = format.spacing().is_uniform();
+        if !symmetric && (!uniform || defaults.block.is_some()) {
+            return Err(Error::Value {
+                what: "symmetric",
+                got: format!("false for {}", format.name()),
+                expected: "true: only integers have a zero point".into(),
+            });
+        }
+        if let Some((_, Some(kind))) = defaults.block.filter(|block| block.1 != Some(scale_type)) {
+            return Err(Error::Value {
+                what: "scale_dtype",
+                got: format!("{} for {}", scale_type.name(), format.name()),
+                expected: kind.name().into(),
+            });
+        }
+        let middle = if format.signed() || !uniform { 0 } else { 1 << (format.bits() - 1) };
+        let ends = match format.spacing() {
+            Spacing::Uniform => ((qmin - middle) as f32, (qmax - middle) as f32),
+            Spacing::Float(rounder) => (-rounder.top(), rounder.top()),
+            Spacing::Table(levels) => levels.ends(),
+            // Levels are learned in units of the largest magnitude.
+            Spacing::Learned => (-1.0, 1.0),
+            Spacing::Blocks(_) => return Err(format.no_range()),
+        };
+        let rule = match defaults.block {
+            Some((_, Some(ScaleType::E8M0))) => Rule::Floor,
+            _ if defaults.cast => Rule::Cast,
+            _ => Rule::Hold,
+        };
+        let has_zero = uniform || (qmin..=qmax).any(|code| format.level(code) == 0.0);
+        let fixed = symmetric.then_some(middle);
+        let lopsided = symmetric
+            && match format.spacing() {
+                Spacing::Uniform => ends.0 != -ends.1,
+                Spacing::Float(_) => false,
+                Spacing::Table(levels) => levels.lopsided(),
+                Spacing::Learned => true,
+                Spacing::Blocks(_) => false,
+            };
+        Ok(Target { qmin, qmax, fixed, ends, has_zero, lopsided, format, rule, scale_type, unit: 1.0 })
+    }
+
+    /// The same for scales that are fitted to data: of any of their type, whatever the rule for a range.
+    pub(crate) fn fitted(self) -> Target {
+        Target { rule: Rule::Hold, ..self }
+    }
+
+    /// The same with the factor that the scales of these ranges share, if scales of their type do: the largest scale
+    /// becomes the largest of the type.
+    pub(crate) fn shared(self, ranges: impl Iterator<Item = (f32, f32)>) -> Target {
+        if self.scale_type != ScaleType::E4M3 {
+            return self;
+        }
+        let needed = |(lo, hi): (f32, f32)| {
+            let (lo, hi) = (f64::from(lo.min(0.0)), f64::from(hi.max(0.0)));
+            let free = (hi - lo) / f64::from(self.qmax - self.qmin);
+            if self.symmetric() { self.needed(lo, hi) } else { free }
+        };
+        let largest = ranges.map(needed).fold(0.0, f64::max);
+        let (least, most) = self.scale_type.range();
+        let unit = if largest > 0.0 { (largest / f64::from(most)) as f32 } else { 1.0 };
+        // The least scale is to be a normal number.
+        Target { unit: unit.max(f32::MIN_POSITIVE / least), ..self }
     }
 
     /// The lowest and the highest code.
     pub fn code_range(&self) -> (i32, i32) {
         (self.qmin, self.qmax)
+    }
+
+    /// The lowest and the highest level, less a zero point that is fixed.
+    pub(crate) fn ends(&self) -> (f32, f32) {
+        self.ends
+    }
+
+    /// The same around a zero point.
+    pub(crate) fn levels_around(&self, zero_point: i32) -> (f32, f32) {
+        match self.fixed {
+            Some(_) => self.ends,
+            None => ((self.qmin - zero_point) as f32, (self.qmax - zero_point) as f32),
+        }
+    }
+
+    /// Whether a negative scale gives other levels, and may be fitted.
+    pub(crate) fn lopsided(&self) -> bool {
+        self.lopsided
+    }
+
+    /// The format of the codes.
+    pub(crate) fn format(&self) -> &'static dyn Format {
+        self.format
+    }
+
+    /// The type of the scales.
+    pub(crate) fn scale_type(&self) -> ScaleType {
+        self.scale_type
     }
 
     /// The largest magnitude that a code less its zero point can have.
@@ -120,40 +170,79 @@ impl Target {
         widest as usize
     }
 
-    /// `scale`, or the largest below it with which every code has a finite value.
+    /// A positive scale as it is stored.
     #[inline]
-    fn finite(&self, scale: f32, zero_point: i32) -> f32 {
-        let steps = (self.qmax - zero_point).max(zero_point - self.qmin);
-        if (scale * steps as f32).is_finite() {
+    pub(crate) fn stored(&self, scale: f32) -> f32 {
+        self.scale_type.round(scale / self.unit) * self.unit
+    }
+
+    /// The next smaller scale, where types have few: those of a byte.
+    #[inline]
+    pub(crate) fn below(&self, scale: f32) -> f32 {
+        self.scale_type.below(scale / self.unit) * self.unit
+    }
+
+    /// `scale`, or the largest below it with which every level, at most `widest`, is finite.
+    #[inline]
+    fn finite(&self, scale: f32, widest: f32) -> f32 {
+        if (scale * widest).is_finite() {
             return scale;
         }
-        self.scale_type.floor(f64::from(f32::MAX) / f64::from(steps))
+        let limit = f64::from(f32::MAX) / f64::from(widest) / f64::from(self.unit);
+        let scale = self.scale_type.floor(limit) * self.unit;
+        // The product with the unit is rounded, and may have been rounded up.
+        if (scale * widest).is_finite() { scale } else { self.below(scale) }
     }
 
     /// Whether the zero point is fixed.
     pub(crate) fn symmetric(&self) -> bool {
         self.fixed.is_some()
     }
+
+    /// The exact scale with which a fixed zero point holds both ends, 1 if that is enough for a cast.
+    #[inline]
+    fn needed(&self, lo: f64, hi: f64) -> f64 {
+        let needed = |end: f64, level: f32| if level == 0.0 { 0.0 } else { end / f64::from(level) };
+        let least = if self.rule == Rule::Cast { 1.0 } else { 0.0 };
+        needed(hi, self.ends.1).max(needed(lo, self.ends.0)).max(least)
+    }
+
+    /// The scale of a fixed zero point.
+    #[inline]
+    fn even(&self, lo: f64, hi: f64) -> f32 {
+        let needed = self.needed(lo, hi);
+        match self.rule {
+            Rule::Hold | Rule::Cast => self.stored(needed as f32),
+            Rule::Floor => {
+                // Exponents of float64, where neither a float32 nor a level is subnormal.
+                let exponent = |x: f64| (x.to_bits() >> 52) as i32 - 1023;
+                let power = exponent(hi.max(-lo)) - exponent(f64::from(self.ends.1));
+                self.stored(2f32.powi(power.clamp(-126, 127)))
+            }
+        }
+    }
 }
 
 /// Scale and zero point of one cell with the finite range `lo`, `hi`.
 #[inline]
 pub(crate) fn one(lo: f32, hi: f32, target: &Target) -> (f32, i32) {
-    let &Target { qmin, qmax, fixed, scale_type } = target;
+    let &Target { qmin, qmax, fixed, .. } = target;
     let (lo, hi) = (f64::from(lo.min(0.0)), f64::from(hi.max(0.0)));
     if lo == 0.0 && hi == 0.0 {
-        // Zero is a code of every format; only an unsigned narrow range starts above it.
-        return (1.0, fixed.unwrap_or(0).clamp(qmin, qmax));
+        // Zero is a code of every integer; only an unsigned narrow range starts above it. Where it is no level, the
+        // smallest scale comes nearest.
+        let scale = if target.has_zero { target.stored(1.0) } else { target.stored(0.0) };
+        return (scale, fixed.unwrap_or(0).clamp(qmin, qmax));
     }
     if let Some(zero_point) = fixed {
-        let needed = |end: f64, steps: i32| if steps == 0 { 0.0 } else { end / f64::from(steps) };
-        let scale = needed(hi, qmax - zero_point).max(needed(lo, qmin - zero_point));
-        return (target.finite(scale_type.round(scale as f32), zero_point), zero_point);
+        let (lowest, highest) = target.ends;
+        return (target.finite(target.even(lo, hi), highest.max(-lowest)), zero_point);
     }
-    let scale = scale_type.round(((hi - lo) / f64::from(qmax - qmin)) as f32);
+    let scale = target.stored(((hi - lo) / f64::from(qmax - qmin)) as f32);
     let zero_point = (f64::from(qmin) - lo / f64::from(scale)).round_ties_even();
     let zero_point = zero_point.clamp(f64::from(qmin), f64::from(qmax)) as i32;
-    (target.finite(scale, zero_point), zero_point)
+    let widest = (qmax - zero_point).max(zero_point - qmin) as f32;
+    (target.finite(scale, widest), zero_point)
 }
 
 /// Scales and zero points of cells with ranges `lo`, `hi`.
@@ -174,16 +263,19 @@ pub fn qparams(lo: &[f32], hi: &[f32], target: &Target) -> Result<(Vec<f32>, Vec
         let expected = format!("({},) as lo has", lo.len());
         return Err(Error::Shape { what: "hi", got: vec![hi.len()], expected });
     }
+    let ranges = || lo.iter().copied().zip(hi.iter().copied());
+    let wrong = |(lo, hi): &(f32, f32)| !(lo <= hi && lo.is_finite() && hi.is_finite());
+    if let Some((cell, (lo, hi))) = ranges().enumerate().find(|(_, range)| wrong(range)) {
+        return Err(Error::Value {
+            what: "range",
+            got: format!("[{lo:?}, {hi:?}] at index {cell}"),
+            expected: "finite lo and hi with lo <= hi".into(),
+        });
+    }
+    let target = target.shared(ranges());
     let (mut scale, mut zero_point) = (mem::zeroed(lo.len())?, mem::zeroed(lo.len())?);
-    for (cell, (&lo, &hi)) in lo.iter().zip(hi).enumerate() {
-        if !(lo <= hi && lo.is_finite() && hi.is_finite()) {
-            return Err(Error::Value {
-                what: "range",
-                got: format!("[{lo:?}, {hi:?}] at index {cell}"),
-                expected: "finite lo and hi with lo <= hi".into(),
-            });
-        }
-        (scale[cell], zero_point[cell]) = one(lo, hi, target);
+    for (cell, (lo, hi)) in ranges().enumerate() {
+        (scale[cell], zero_point[cell]) = one(lo, hi, &target);
     }
     Ok((scale, zero_point))
 }
@@ -191,10 +283,12 @@ pub fn qparams(lo: &[f32], hi: &[f32], target: &Target) -> Result<(Vec<f32>, Vec
 /// Scale and zero point of every cell of a grid.
 #[derive(Debug, Clone, Copy)]
 pub struct QParams<'a> {
-    /// Positive normal numbers.
+    /// Normal numbers. Those of a range are positive.
     pub scale: &'a [f32],
-    /// The codes of 0.0.
+    /// The codes of 0.0; 0 for formats other than integers.
     pub zero_point: &'a [i32],
+    /// The level of each code, ascending, where the format is learned; otherwise none.
+    pub levels: &'a [f32],
 }
 
 impl QParams<'_> {
@@ -202,7 +296,30 @@ impl QParams<'_> {
     ///
     /// # Errors
     /// The first that is not, by its index.
-    pub(crate) fn check(&self, cells: usize, (qmin, qmax): (i32, i32)) -> Result<(), Error> {
+    pub(crate) fn check(
+        &self,
+        cells: usize,
+        format: &'static dyn Format,
+        (qmin, qmax): (i32, i32),
+    ) -> Result<(), Error> {
+        let spacing = format.spacing();
+        let levels = if matches!(spacing, Spacing::Learned) { 1 << format.bits() } else { 0 };
+        if self.levels.len() != levels {
+            return Err(Error::Shape {
+                what: "levels",
+                got: vec![self.levels.len()],
+                expected: format!("({levels},) for {}", format.name()),
+            });
+        }
+        if let Some(at) = self.levels.iter().position(|level| !level.is_finite()) {
+            return Err(Error::Value {
+                what: "levels",
+                got: format!("{:?} at index {at}", self.levels[at]),
+                expected: "finite numbers".into(),
+            });
+        }
+        let (qmin, qmax) = if spacing.is_uniform() { (qmin, qmax) } else { (0, 0) };
+        let cells = if matches!(spacing, Spacing::Blocks(_)) { 0 } else { cells };
         for (what, len) in [("scale", self.scale.len()), ("zero_point", self.zero_point.len())] {
             if len != cells {
                 return Err(Error::Shape {
@@ -212,11 +329,11 @@ impl QParams<'_> {
                 });
             }
         }
-        if let Some(cell) = self.scale.iter().position(|s| !(*s >= f32::MIN_POSITIVE && *s <= f32::MAX)) {
+        if let Some(cell) = self.scale.iter().position(|scale| !scale.is_normal()) {
             return Err(Error::Value {
                 what: "scale",
                 got: format!("{:?} at index {cell}", self.scale[cell]),
-                expected: "finite numbers of at least 1.1754944e-38".into(),
+                expected: "finite numbers of at least 1.1754944e-38 in magnitude".into(),
             });
         }
         if let Some(cell) = self.zero_point.iter().position(|z| !(qmin..=qmax).contains(z)) {
@@ -279,15 +396,12 @@ mod tests {
         for (format, &kind) in format::TABLE.iter().flat_map(|f| ScaleType::ALL.iter().map(move |k| (*f, k)))
         {
             for symmetric in [false, true] {
-                let target = Target::new(format, symmetric, false, kind).unwrap();
+                let Ok(target) = Target::new(format, symmetric, false, kind) else { continue };
                 for (lo, hi) in ends.iter().flat_map(|lo| ends.iter().map(move |hi| (-lo, *hi))) {
                     let (scale, zero_point) = one(lo, hi, &target);
-                    for code in [target.qmin, target.qmax] {
-                        assert!(
-                            (scale * (code - zero_point) as f32).is_finite(),
-                            "{} {kind:?} {lo} {hi}",
-                            format.name()
-                        );
+                    let (low, high) = target.levels_around(zero_point);
+                    for level in [low, high] {
+                        assert!((scale * level).is_finite(), "{} {kind:?} {lo} {hi}", format.name());
                     }
                     assert_eq!(kind.round(scale), scale);
                 }
@@ -299,11 +413,12 @@ mod tests {
     fn scales_are_numbers_of_their_type() {
         let int8 = format::find("int8").unwrap();
         let of = |hi: f32, kind| one(0.0, hi, &Target::new(int8, true, true, kind).unwrap()).0;
-        assert_eq!(of(0.1, ScaleType::Float16), f16::from_f32((0.1f32 as f64 / 127.0) as f32).to_f32());
+        let half = |x: f32| half::f16::from_f32(x).to_f32();
+        assert_eq!(of(0.1, ScaleType::Float16), half((0.1f32 as f64 / 127.0) as f32));
         assert_eq!(of(1e-6, ScaleType::Float16), 2f32.powi(-14));
         assert_eq!(of(3e38, ScaleType::Float16), 65504.0);
         assert_eq!(of(127.0 * (1.0 + 1.0 / 256.0), ScaleType::BFloat16), 1.0);
-        assert_eq!(of(f32::MAX, ScaleType::BFloat16), bf16::from_f32(f32::MAX / 127.0).to_f32());
+        assert_eq!(of(f32::MAX, ScaleType::BFloat16), half::bf16::from_f32(f32::MAX / 127.0).to_f32());
         for &kind in ScaleType::ALL {
             assert_eq!(ScaleType::from_name(kind.name()), Ok(kind));
         }
@@ -318,18 +433,16 @@ mod tests {
         assert!(text(&[f32::NAN], &[1.0]).starts_with("range is [NaN, 1.0] at index 0"));
         assert!(text(&[0.0], &[f32::INFINITY]).starts_with("range is [0.0, inf] at index 0"));
         let check = |scale: f32, zero_point| {
-            let params = QParams { scale: &[1.0, scale], zero_point: &[0, zero_point] };
-            params.check(2, (0, 255)).unwrap_err().to_string()
+            let params = QParams { scale: &[1.0, scale], zero_point: &[0, zero_point], levels: &[] };
+            params.check(2, format::find("uint8").unwrap(), (0, 255)).unwrap_err().to_string()
         };
-        for (scale, text) in
-            [(0.0, "0.0"), (-1.0, "-1.0"), (f32::NAN, "NaN"), (f32::INFINITY, "inf"), (1e-39, "1e-39")]
-        {
+        for (scale, text) in [(0.0, "0.0"), (f32::NAN, "NaN"), (f32::INFINITY, "inf"), (1e-39, "1e-39")] {
             assert!(check(scale, 0).starts_with(&format!("scale is {text} at index 1")));
         }
         assert_eq!(check(1.0, 300), "zero_point is 300 at index 1, expected codes from 0 to 255");
-        let params = QParams { scale: &[1.0], zero_point: &[0, 0] };
+        let params = QParams { scale: &[1.0], zero_point: &[0, 0], levels: &[] };
         assert_eq!(
-            params.check(2, (0, 1)).unwrap_err().to_string(),
+            params.check(2, format::find("uint1").unwrap(), (0, 1)).unwrap_err().to_string(),
             "scale has shape (1,), expected (2,), one for each cell"
         );
     }
@@ -341,13 +454,16 @@ mod tests {
         ) {
             let format = format::TABLE[index];
             prop_assume!(format.bits() > 1);
+            prop_assume!(format.defaults().block.is_none());
+            let symmetric = symmetric || !format.spacing().is_uniform();
             let target = Target::new(format, symmetric, false, ScaleType::Float32).unwrap();
             let (scale, zero_point) = one(lo, lo + width, &target);
             let (qmin, qmax) = target.code_range();
             prop_assert!(scale.is_normal() && (qmin..=qmax).contains(&zero_point));
-            let slack = 0.5 + 1e-4;
-            prop_assert!(f64::from(lo.min(0.0)) / f64::from(scale) >= f64::from(qmin - zero_point) - slack);
-            prop_assert!(f64::from((lo + width).max(0.0)) / f64::from(scale) <= f64::from(qmax - zero_point) + slack);
+            let slack = |level: f32| (f64::from(level) * 1e-6).abs() + if symmetric { 1e-4 } else { 0.5 };
+            let (low, high) = target.levels_around(zero_point);
+            prop_assert!(f64::from(lo.min(0.0)) / f64::from(scale) >= f64::from(low) - slack(low));
+            prop_assert!(f64::from((lo + width).max(0.0)) / f64::from(scale) <= f64::from(high) + slack(high));
         }
     }
 }

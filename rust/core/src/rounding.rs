@@ -126,6 +126,15 @@ roundings! {
 }
 
 impl Rounding {
+    /// [`run`](Self::run) for work that asks its mode only whether to draw: compiled for two of them.
+    pub(crate) fn run_drawn<O: ModeOp>(self, isa: Isa, op: O) -> O::Output {
+        if self == Rounding::Stochastic {
+            isa.run(InMode::<O, mode::Stochastic>(op, PhantomData))
+        } else {
+            isa.run(InMode::<O, mode::HalfEven>(op, PhantomData))
+        }
+    }
+
     /// The mode of this name.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ elements! {
     i32, "int32", b'i';
     i64, "int64", b'i';
     u8, "uint8", b'u';
+    u16, "uint16", b'u';
 }
 
 /// What comes from Python where an array is expected.

@@ -40,7 +40,7 @@ mod _core {
     use crate::ops::reductions::{error_sums, min_max, moments};
 
     #[pymodule_export]
-    use crate::ops::tables::{activations, fits, formats, roundings, scale_dtypes};
+    use crate::ops::tables::{activations, fits, format_named, formats, levels, roundings, scale_dtypes};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

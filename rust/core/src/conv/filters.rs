@@ -72,7 +72,14 @@ impl Filters {
                 expected,
             });
         }
-        let rows = Quantized { weight, k: window, group: window };
+        let Some(rows) = Quantized::new(weight, window, window) else {
+            return Err(Error::Value {
+                what: "weight",
+                got: weight.format.name().into(),
+                expected: "an integer format, or one whose levels are multiples of a step within 8 bits"
+                    .into(),
+            });
+        };
         let (outputs, kernel) = (count / groups, [height, width]);
         let unit = if rows.nibbles() { LineU4::K } else { LineI8::K };
         // Up to this width padding takes more time than unfolding.

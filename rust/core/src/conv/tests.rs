@@ -56,10 +56,10 @@ fn filters(case: &Case, name: &str, symmetric: bool) -> (Filters, Vec<i32>) {
     let zero = |filter: usize| if symmetric { 0 } else { (lo + hi) / 2 + (filter % 5) as i32 };
     let zero_point: Vec<i32> = (0..count).map(zero).collect();
     let mut packed = vec![0; (count * window * format.bits() as usize).div_ceil(8)];
-    crate::pack(&codes.iter().map(|code| *code as i16).collect::<Vec<_>>(), format, &mut packed).unwrap();
+    crate::pack(&codes, format, &mut packed).unwrap();
     let shape = [count, channels / groups, kernel[0], kernel[1]];
     let grid = Grid::new(&shape, &[1, shape[1], shape[2], shape[3]]).unwrap();
-    let params = QParams { scale: &vec![1.0; count], zero_point: &zero_point };
+    let params = QParams { scale: &vec![1.0; count], zero_point: &zero_point, levels: &[] };
     let weight = Packed { codes: &packed, format, grid: &grid, params };
     let differences = codes.iter().enumerate().map(|(i, code)| code - zero_point[i / window]).collect();
     (Filters::new(weight, groups).unwrap(), differences)
@@ -191,7 +191,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(error, "bias has shape (2,), expected (3,)");
     let target =
         crate::Target::new(format::find("int8").unwrap(), true, true, crate::ScaleType::Float32).unwrap();
-    let input = Input::per_token(target);
+    let input = Input::per_token(target).unwrap();
     let error = refuse([1, 4, 5, 5], &Conv2d { input: Some(&input), ..conv }, 27);
     assert_eq!(error, "input is one scale for each token, expected one scale for all images");
 }
@@ -200,7 +200,8 @@ fn what_does_not_fit_is_named() {
 fn weights_that_cannot_be_packed_are_refused() {
     let pack = |shape: &[usize], block: &[usize], groups| {
         let grid = Grid::new(shape, block).unwrap();
-        let params = QParams { scale: &vec![1.0; grid.cells()], zero_point: &vec![0; grid.cells()] };
+        let (scale, zero_point) = (vec![1.0; grid.cells()], vec![0; grid.cells()]);
+        let params = QParams { scale: &scale, zero_point: &zero_point, levels: &[] };
         let codes = vec![0; grid.len()];
         let format = format::find("int8").unwrap();
         Filters::new(Packed { codes: &codes, format, grid: &grid, params }, groups)

@@ -1,4 +1,4 @@
-//! Integers of 1 to 8 bits, two's complement or unsigned: `level(code) == code`.
+//! Integers of 1 to 8 and of 16 bits, two's complement or unsigned: `level(code) == code`.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ impl Format for Int {
         code as f32
     }
 
-    fn spacing(&self) -> Spacing {
+    fn spacing(&'static self) -> Spacing {
         Spacing::Uniform
     }
 }
@@ -57,5 +57,6 @@ mod tests {
         assert_eq!(Int::signed("int8", 8).codes(), (i8::MIN.into(), i8::MAX.into()));
         assert_eq!(Int::unsigned("uint1", 1).codes(), (0, 1));
         assert_eq!(Int::unsigned("uint8", 8).codes(), (0, u8::MAX.into()));
+        assert_eq!(Int::signed("int16", 16).codes(), (i16::MIN.into(), i16::MAX.into()));
     }
 }

@@ -1,13 +1,28 @@
 //! Number formats: what levels a code of so many bits can stand for. A format knows no scale.
 //!
-//! A new format is one file and one row of [`TABLE`]; names, packing, tests and the Python objects follow.
+//! A new format is one file and one row of [`TABLE`]; names, packing, tests, products and the Python objects follow.
 
 #![forbid(unsafe_code)]
 
+mod bitsandbytes;
+mod codebook;
+mod float;
+pub mod gguf;
 mod int;
+mod levels;
+mod log;
+mod micro;
+mod scale;
+mod sign;
 
 use crate::error::Error;
+use codebook::Codebook;
+pub use float::Rounder;
+pub use gguf::Blocks;
 use int::Int;
+pub use levels::Levels;
+pub(crate) use levels::Picker;
+pub use scale::ScaleType;
 
 /// A finite set of levels, and how the index of one is stored.
 ///
@@ -21,25 +36,74 @@ pub trait Format: Sync {
     /// The name in Python and in files. Permanent.
     fn name(&self) -> &'static str;
 
-    /// Bits a code, 1 to 8.
+    /// Bits of a code: 1 to 8, or 16.
     fn bits(&self) -> u32;
 
     /// The lowest and the highest code. A negative lowest code means that codes are stored in two's complement.
     fn codes(&self) -> (i32, i32);
 
-    /// The level of a code that lies in [`codes`](Format::codes).
+    /// The level of a code that lies in [`codes`](Format::codes): a finite number, or what a floating-point format
+    /// keeps beside numbers. A learned format numbers its levels.
     fn level(&self, code: i32) -> f32;
 
     /// How levels hang on codes.
-    fn spacing(&self) -> Spacing;
+    fn spacing(&'static self) -> Spacing;
+
+    /// How codes lie in bytes.
+    fn packing(&self) -> Packing {
+        Packing::Bits(self.bits())
+    }
+
+    /// What a scheme of this format says unless it is told otherwise.
+    fn defaults(&self) -> Defaults {
+        Defaults::default()
+    }
 }
 
 /// How levels hang on codes: it decides which loop encodes and decodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Spacing {
     /// `level(code) == code`: encoding is arithmetic, `clamp(round(x / scale)) + zero_point`.
     Uniform,
+    /// Floating-point numbers: the same, with a step that the exponent gives. The zero point is 0.
+    Float(Rounder),
+    /// A table: the level next to `x / scale`. The zero point is 0.
+    Table(&'static Levels),
+    /// A table that comes with the scales of a tensor.
+    Learned,
+    /// None by itself: codes and scales stand together in blocks of bytes.
+    Blocks(&'static dyn Blocks),
+}
+
+impl Spacing {
+    /// Whether codes are levels.
+    pub(crate) fn is_uniform(&self) -> bool {
+        matches!(self, Spacing::Uniform)
+    }
+}
+
+/// How codes lie in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// So many bits a code, without gaps.
+    Bits(u32),
+    /// Five codes of 0 to 2 a byte: 3⁵ = 243.
+    Trits,
+    /// So many elements in so many bytes, scales included.
+    Blocks(usize, usize),
+}
+
+/// What a scheme of a format says unless it is told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Defaults {
+    /// Fit scales to the data rather than to its range.
+    pub fitted: bool,
+    /// A scale of 1 wherever that holds the range: the format is a number type in its own right.
+    pub cast: bool,
+    /// What a block of a standard is: its elements, and the type of its scales, if these stand apart from the codes.
+    /// Nothing else is allowed then.
+    pub block: Option<(usize, Option<ScaleType>)>,
 }
 
 /// Every format.
@@ -60,21 +124,108 @@ pub static TABLE: &[&dyn Format] = &[
     &Int::unsigned("uint6", 6),
     &Int::unsigned("uint7", 7),
     &Int::unsigned("uint8", 8),
+    &Int::signed("int16", 16),
+    &Int::unsigned("uint16", 16),
+    &float::FLOAT16,
+    &float::BFLOAT16,
+    &float::FLOAT8_E4M3FN,
+    &float::FLOAT8_E5M2,
+    &float::FLOAT8_E4M3,
+    &float::FLOAT8_E3M4,
+    &float::FLOAT8_E4M3FNUZ,
+    &float::FLOAT8_E5M2FNUZ,
+    &float::FLOAT8_E4M3B11FNUZ,
+    &float::FLOAT6_E2M3FN,
+    &float::FLOAT6_E3M2FN,
+    &float::FLOAT4_E2M1FN,
+    &micro::MXFP4,
+    &micro::MXFP6_E2M3,
+    &micro::MXFP6_E3M2,
+    &micro::MXFP8_E4M3,
+    &micro::MXFP8_E5M2,
+    &micro::MXINT8,
+    &micro::NVFP4,
+    &bitsandbytes::NF4,
+    &bitsandbytes::FP4,
+    &log::POW2[0],
+    &log::POW2[1],
+    &log::POW2[2],
+    &log::POW2[3],
+    &log::POW2[4],
+    &log::APOT4,
+    &log::APOT5,
+    &log::APOT6,
+    &log::APOT7,
+    &Codebook::new("codebook:1", 1),
+    &Codebook::new("codebook:2", 2),
+    &Codebook::new("codebook:3", 3),
+    &Codebook::new("codebook:4", 4),
+    &Codebook::new("codebook:5", 5),
+    &Codebook::new("codebook:6", 6),
+    &Codebook::new("codebook:7", 7),
+    &Codebook::new("codebook:8", 8),
+    &sign::BINARY,
+    &sign::TERNARY,
+    gguf::Q4_0,
+    gguf::Q4_1,
+    gguf::Q5_0,
+    gguf::Q5_1,
+    gguf::Q8_0,
+    gguf::Q2_K,
+    gguf::Q3_K,
+    gguf::Q4_K,
+    gguf::Q5_K,
+    gguf::Q6_K,
+    gguf::IQ4_NL,
+    gguf::IQ4_XS,
+    gguf::TQ1_0,
+    gguf::TQ2_0,
+    gguf::MXFP4,
 ];
 
-/// The format of this name.
+/// The format of this name: a row of [`TABLE`], or one of the grammar `float:eXmY`.
 ///
 /// # Errors
 /// There is none; the message lists them.
 pub fn find(name: &str) -> Result<&'static dyn Format, Error> {
-    TABLE.iter().copied().find(|format| format.name() == name).ok_or_else(|| Error::Unknown {
+    let listed = TABLE.iter().copied().find(|format| format.name() == name);
+    listed.or_else(|| float::parse(name)).ok_or_else(|| Error::Unknown {
         what: "format",
         got: name.to_owned(),
-        known: TABLE.iter().map(|format| format.name()).collect(),
+        known: TABLE.iter().map(|format| format.name()).chain([float::GRAMMAR]).collect(),
     })
 }
 
-impl dyn Format + '_ {
+/// The level of each code from 0 on.
+fn levels_of(format: &dyn Format) -> Vec<f32> {
+    (0..=format.codes().1).map(|code| format.level(code)).collect()
+}
+
+impl dyn Format {
+    /// Whether there is a code for each element.
+    ///
+    /// # Errors
+    /// Codes and scales stand together in blocks.
+    pub(crate) fn check_codes(&self) -> Result<(), Error> {
+        match self.packing() {
+            Packing::Blocks(..) => Err(Error::Value {
+                what: "format",
+                got: self.name().into(),
+                expected: "one whose codes stand apart from its scales".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why there are no parameters for a range: a format of blocks keeps its scales in them.
+    pub(crate) fn no_range(&self) -> Error {
+        Error::Value {
+            what: "format",
+            got: self.name().into(),
+            expected: "one whose scales stand apart from its codes".into(),
+        }
+    }
+
     /// Whether codes are stored in two's complement.
     pub fn signed(&self) -> bool {
         self.codes().0 < 0
@@ -85,8 +236,15 @@ impl dyn Format + '_ {
     ///
     /// # Errors
     /// `narrow` would leave a single code.
-    pub fn code_range(&self, narrow: bool) -> Result<(i32, i32), Error> {
+    pub fn code_range(&'static self, narrow: bool) -> Result<(i32, i32), Error> {
         let (lowest, highest) = self.codes();
+        if narrow && !self.spacing().is_uniform() {
+            return Err(Error::Value {
+                what: "narrow_range",
+                got: format!("true for {}", self.name()),
+                expected: "false for formats other than integers".into(),
+            });
+        }
         if narrow && lowest + 1 >= highest {
             return Err(Error::Value {
                 what: "narrow_range",
@@ -118,11 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn codes_fit_their_bits_and_levels_ascend() {
+    fn codes_fit_their_bits() {
         for format in TABLE {
             let (lowest, highest) = format.codes();
-            assert!((highest - lowest) as u32 == (1 << format.bits()) - 1);
-            assert!((lowest..highest).all(|code| format.level(code) < format.level(code + 1)));
+            let unused = u32::from(format.packing() == Packing::Trits);
+            assert!((highest - lowest) as u32 == (1 << format.bits()) - 1 - unused);
+            if format.spacing().is_uniform() {
+                assert!((lowest..=highest).all(|code| format.level(code) == code as f32));
+            }
         }
     }
 

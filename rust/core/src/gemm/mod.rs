@@ -76,7 +76,12 @@ impl Requantize {
     ///
     /// # Errors
     /// As [`Input::fixed`].
-    pub fn new(format: &dyn Format, scale: f32, zero_point: i32, narrow: bool) -> Result<Requantize, Error> {
+    pub fn new(
+        format: &'static dyn Format,
+        scale: f32,
+        zero_point: i32,
+        narrow: bool,
+    ) -> Result<Requantize, Error> {
         rows::affine(format, scale, zero_point, narrow).map(Requantize)
     }
 }
@@ -216,6 +221,7 @@ pub(crate) trait Work<C: Accumulator> {
 pub(crate) fn with_codes(codes: &Codes, work: &mut impl Work<i32>) -> Result<(), Error> {
     use kernel::{BytesI8, BytesN4, BytesU4, Pairs, PairsI8, SignedI8, SignedU4};
     let done = match codes {
+        Codes::Decoded(weight) => return Err(weight.refuse()),
         Codes::I8(_) => work.run::<BytesI8>()? || work.run::<SignedI8>()? || work.run::<PairsI8>()?,
         Codes::U4(_) => {
             work.run::<BytesU4>()?
@@ -237,6 +243,7 @@ pub(crate) fn with_floats(codes: &Codes, work: &mut impl Work<f32>) -> Result<()
     let done = match codes {
         Codes::I8(_) => work.run::<FloatsI8>()?,
         Codes::U4(_) => work.run::<FloatsU4>()?,
+        Codes::Decoded(_) => false,
     };
     if !done {
         work.run::<Floats>()?;

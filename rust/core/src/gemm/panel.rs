@@ -14,6 +14,7 @@
 //! are in terms of what is stored.
 
 use super::kernel::Lines;
+use super::weight::Decoded;
 use crate::error::Error;
 use crate::mem::{Line, LineF32, LineI8, LineI16, LineI32, LineN4, LineU4, Nibble, Number, zeroed};
 use crate::parallel;
@@ -78,6 +79,8 @@ impl Groups {
 pub(crate) enum Codes {
     I8(Vec<LineI8>),
     U4(Vec<LineU4>),
+    /// Codes that are no numbers to multiply with: decoded, scales and all, where a kernel reads float32.
+    Decoded(Decoded),
 }
 
 /// The zero points of sixteen columns and the sums of their stored codes over a group.
@@ -196,6 +199,24 @@ impl Panels {
         Ok(panels)
     }
 
+    /// Panels that are decoded on the way: of one group, whose scale is 1.
+    pub(super) fn decoded(weight: Decoded) -> Result<Panels, Error> {
+        let [n, k] = weight.shape();
+        let groups = Groups::new(k, k, LineF32::K);
+        let count = n.div_ceil(WIDTH) * groups.count();
+        let mut scale = zeroed_lines(count)?;
+        scale.fill(Line([1.0; WIDTH]));
+        Ok(Panels {
+            n,
+            groups,
+            codes: Codes::Decoded(weight),
+            scale,
+            offsets: Offsets::new(count, groups.size)?,
+            has_zeros: false,
+            spread: 0,
+        })
+    }
+
     /// Fills in the scales, zero points and sums.
     fn describe(&mut self, weight: &impl Weight) {
         let groups = self.groups;
@@ -215,6 +236,7 @@ impl Panels {
                         let bytes = (x & 0x0F0F_0F0F) + (x >> 4 & 0x0F0F_0F0F);
                         (0..4).map(|byte| bytes >> (8 * byte) & 0xFF).sum()
                     }),
+                    Codes::Decoded(_) => LineI32::zero(),
                 };
                 for column in 0..WIDTH.min(self.n - panel * WIDTH) {
                     let (scale, zero) = weight.parameters(panel * WIDTH + column, group);
@@ -241,10 +263,11 @@ impl Panels {
     /// Bytes in memory.
     pub fn nbytes(&self) -> usize {
         let codes = match &self.codes {
-            Codes::I8(lines) => lines.len(),
-            Codes::U4(lines) => lines.len(),
+            Codes::I8(lines) => size_of_val(&lines[..]),
+            Codes::U4(lines) => size_of_val(&lines[..]),
+            Codes::Decoded(weight) => weight.nbytes(),
         };
-        (codes + self.scale.len()) * 64 + self.offsets.nbytes()
+        codes + size_of_val(&self.scale[..]) + self.offsets.nbytes()
     }
 
     /// The shape (n, k) of the weight.
@@ -353,7 +376,7 @@ impl Staged for LineI8 {
     fn borrow(codes: &Codes) -> Option<&[Self]> {
         match codes {
             Codes::I8(lines) => Some(lines),
-            Codes::U4(_) => None,
+            Codes::U4(_) | Codes::Decoded(_) => None,
         }
     }
 
@@ -369,6 +392,7 @@ impl Staged for LineI8 {
                     }
                 }
             }
+            Codes::Decoded(_) => unreachable!("decoded weights go to float32 kernels"),
         }
     }
 }
@@ -377,7 +401,7 @@ impl Staged for LineU4 {
     fn borrow(codes: &Codes) -> Option<&[Self]> {
         match codes {
             Codes::U4(lines) => Some(lines),
-            Codes::I8(_) => None,
+            Codes::I8(_) | Codes::Decoded(_) => None,
         }
     }
 
@@ -437,6 +461,7 @@ impl Staged for LineI16 {
                     }
                 }
             }
+            Codes::Decoded(_) => unreachable!("decoded weights go to float32 kernels"),
         }
     }
 }
@@ -469,6 +494,7 @@ impl Staged for LineF32 {
                     }
                 }
             }
+            Codes::Decoded(weight) => weight.fill(lines.start / weight.shape()[1].max(1) * WIDTH, out),
         }
     }
 }

@@ -25,13 +25,21 @@ pub(crate) enum Mapping {
 
 impl Input {
     /// Scale and zero point of each row from the row's own range.
-    pub fn per_token(target: Target) -> Input {
-        Input(Mapping::PerToken(target))
+    ///
+    /// # Errors
+    /// The target is no integer format of at most 8 bits.
+    pub fn per_token(target: Target) -> Result<Input, Error> {
+        operand(target.format())?;
+        Ok(Input(Mapping::PerToken(target)))
     }
 
     /// One scale and zero point for all rows, from the range of the whole input.
-    pub fn per_tensor(target: Target) -> Input {
-        Input(Mapping::PerTensor(target))
+    ///
+    /// # Errors
+    /// As [`per_token`](Self::per_token).
+    pub fn per_tensor(target: Target) -> Result<Input, Error> {
+        operand(target.format())?;
+        Ok(Input(Mapping::PerTensor(target)))
     }
 
     /// Scale and zero point known beforehand; `narrow` leaves the lowest code out.
@@ -39,20 +47,41 @@ impl Input {
     /// # Errors
     /// The scale is not a normal positive number, the zero point is no code of the format, or the format has a
     /// single code left.
-    pub fn fixed(format: &dyn Format, scale: f32, zero_point: i32, narrow: bool) -> Result<Input, Error> {
+    pub fn fixed(
+        format: &'static dyn Format,
+        scale: f32,
+        zero_point: i32,
+        narrow: bool,
+    ) -> Result<Input, Error> {
         Ok(Input(Mapping::Static(affine(format, scale, zero_point, narrow)?)))
     }
 }
 
+/// Whether codes of the format are operands of integer products.
+///
+/// # Errors
+/// They are not.
+pub(crate) fn operand(format: &'static dyn Format) -> Result<(), Error> {
+    if format.spacing().is_uniform() && format.bits() <= 8 {
+        return Ok(());
+    }
+    Err(Error::Value {
+        what: "input",
+        got: format.name().into(),
+        expected: "an integer format of at most 8 bits".into(),
+    })
+}
+
 /// Parameters of one cell, checked.
 pub(crate) fn affine(
-    format: &dyn Format,
+    format: &'static dyn Format,
     scale: f32,
     zero_point: i32,
     narrow: bool,
 ) -> Result<Affine, Error> {
     let range = format.code_range(narrow)?;
-    QParams { scale: &[scale], zero_point: &[zero_point] }.check(1, range)?;
+    operand(format)?;
+    QParams { scale: &[scale], zero_point: &[zero_point], levels: &[] }.check(1, format, range)?;
     Ok(Affine { scale, zero_point, qmin: range.0, qmax: range.1 })
 }
 

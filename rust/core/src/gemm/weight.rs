@@ -1,13 +1,21 @@
 //! Weights that panels are packed from: packed codes of a quantized array, and plain matrices of bytes.
 
-use super::panel::{Panels, Weight};
+use super::panel::{Panels, WIDTH, Weight};
 use crate::error::Error;
-use crate::pack::spread;
-use crate::quantize::Packed;
+use crate::format::{Format, Spacing};
+use crate::grid::Grid;
+use crate::isa::{Isa, Op};
+use crate::mem::{LineF32, zeroed};
+use crate::qparams::QParams;
+use crate::quantize::{Dequantize, Packed};
 use std::ops::Range;
 
 impl Panels {
     /// Packs a quantized weight of shape (n, k) whose cells are `block` = (rows, elements along k) large.
+    ///
+    /// Levels that are multiples of a power of two in the range of int8 are packed as integers, scales taking the
+    /// power: float4_e2m1fn counts halves. Those of other formats stay as they are and are decoded on the way, for
+    /// products with float32 rows.
     ///
     /// # Errors
     /// The weight has not two axes, its codes or parameters do not fit, or there is no memory.
@@ -17,36 +25,91 @@ impl Panels {
         let &[n, k] = shape else {
             return Err(Error::Shape { what: "weight", got: shape.to_vec(), expected: "(n, k)".into() });
         };
-        Panels::pack(&Quantized { weight, k, group: block[1].clamp(1, k.max(1)) }, n, k, block[1])
+        match Quantized::new(weight, k, block[1].clamp(1, k.max(1))) {
+            Some(rows) => Panels::pack(&rows, n, k, block[1]),
+            None => Panels::decoded(Decoded::new(weight, [n, k])?),
+        }
     }
 }
 
-/// A quantized array as rows of `k` elements.
+/// A quantized array whose levels are whole numbers, or multiples of a power of two, as rows of `k` elements.
 pub(crate) struct Quantized<'a> {
-    pub(crate) weight: Packed<'a>,
+    weight: Packed<'a>,
     pub(crate) k: usize,
     /// Elements that share parameters along a row.
-    pub(crate) group: usize,
+    group: usize,
+    /// What is stored for each code of a table; integers are their codes.
+    multiples: Option<Multiples>,
+}
+
+/// Levels as multiples of a power of two.
+struct Multiples {
+    unit: f32,
+    /// By the bits of the code.
+    of_codes: [i8; 256],
+    nibbles: bool,
+}
+
+impl Multiples {
+    fn new(levels: &[f32]) -> Option<Multiples> {
+        // 2^e of the lowest set bit of any level.
+        let lowest = |level: f32| {
+            let bits = level.to_bits();
+            (bits >> 23 & 0xff) as i32 - 127 - 23 + (bits & 0x7f_ffff | 0x80_0000).trailing_zeros() as i32
+        };
+        let parts = levels.iter().filter(|level| **level != 0.0);
+        let unit = 2f32.powi(parts.map(|&level| lowest(level)).min()?.max(-126));
+        let (mut of_codes, mut nibbles) = ([0; 256], true);
+        for (&level, out) in levels.iter().zip(&mut of_codes) {
+            let multiple = level / unit;
+            if multiple.fract() != 0.0 || !(-128.0..=127.0).contains(&multiple) {
+                return None;
+            }
+            nibbles &= (-8.0..8.0).contains(&multiple);
+            *out = multiple as i8;
+        }
+        Some(Multiples { unit, of_codes, nibbles })
+    }
+}
+
+impl<'a> Quantized<'a> {
+    /// None where the levels of the format are no multiples of a common step within int8.
+    pub(crate) fn new(weight: Packed<'a>, k: usize, group: usize) -> Option<Quantized<'a>> {
+        let multiples = match weight.format.spacing() {
+            _ if weight.format.bits() > 8 => return None,
+            Spacing::Blocks(_) => return None,
+            Spacing::Uniform => None,
+            _ => Some(Multiples::new(&weight.levels()[..1 << weight.format.bits()])?),
+        };
+        Some(Quantized { weight, k, group, multiples })
+    }
 }
 
 impl Weight for Quantized<'_> {
     fn codes(&self, columns: Range<usize>, k: Range<usize>, out: &mut [i8]) {
-        let (bits, signed) = (self.weight.format.bits(), self.weight.format.signed());
-        let mut codes = vec![0; k.len() + 7];
+        let (packing, signed) = (self.weight.format.packing(), self.weight.format.signed());
+        let mut codes = vec![0u8; k.len() + packing.unit() - 1];
         for (column, out) in columns.zip(out.chunks_exact_mut(k.len().max(1))) {
-            // Multiples of eight codes begin on a byte.
+            // A row may start inside a byte: unpack from the byte boundary before it.
             let start = column * self.k + k.start;
-            let skip = start % 8;
+            let skip = start % packing.unit();
             let codes = &mut codes[..skip + k.len()];
-            spread(&self.weight.codes[(start - skip) / 8 * bits as usize..], bits, signed, codes);
+            packing.spread(&self.weight.codes[packing.len(start - skip)..], signed, codes);
+            let shift = self.shift() as u8;
             for (out, code) in out.iter_mut().zip(&codes[skip..]) {
-                *out = code.wrapping_add(self.shift() as u8) as i8;
+                let code = match &self.multiples {
+                    Some(multiples) => multiples.of_codes[usize::from(*code)] as u8,
+                    None => *code,
+                };
+                *out = code.wrapping_add(shift) as i8;
             }
         }
     }
 
     fn shift(&self) -> i32 {
         match (self.nibbles(), self.weight.format.codes()) {
+            (true, _) if self.multiples.is_some() => 8,
+            (false, _) if self.multiples.is_some() => 0,
             (true, (lowest, _)) => -lowest,
             (false, (_, highest)) if highest > i32::from(i8::MAX) => -128,
             _ => 0,
@@ -54,13 +117,118 @@ impl Weight for Quantized<'_> {
     }
 
     fn nibbles(&self) -> bool {
-        self.weight.format.bits() <= 4
+        match &self.multiples {
+            Some(multiples) => multiples.nibbles,
+            None => self.weight.format.bits() <= 4,
+        }
     }
 
     fn parameters(&self, column: usize, group: usize) -> (f32, i32) {
         let cell = self.weight.grid.cell_of(column * self.k + group * self.group);
-        (self.weight.params.scale[cell], self.weight.params.zero_point[cell])
+        let unit = self.multiples.as_ref().map_or(1.0, |multiples| multiples.unit);
+        (self.weight.params.scale[cell] * unit, self.weight.params.zero_point[cell])
     }
+}
+
+/// A quantized array that products decode a few rows at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoded {
+    codes: Vec<u8>,
+    format: &'static dyn Format,
+    grid: Grid,
+    scale: Vec<f32>,
+    zero_point: Vec<i32>,
+    /// Those of a learned format.
+    levels: Vec<f32>,
+    /// What [`Packed::levels`] gives.
+    of_codes: Box<[f32; 256]>,
+    shape: [usize; 2],
+}
+
+impl Decoded {
+    fn new(weight: Packed<'_>, shape: [usize; 2]) -> Result<Decoded, Error> {
+        Ok(Decoded {
+            codes: copied(weight.codes)?,
+            format: weight.format,
+            grid: weight.grid.clone(),
+            scale: copied(weight.params.scale)?,
+            zero_point: copied(weight.params.zero_point)?,
+            levels: weight.params.levels.to_vec(),
+            of_codes: Box::new(weight.levels()),
+            shape,
+        })
+    }
+
+    /// Why there is no product with integers.
+    pub(super) fn refuse(&self) -> Error {
+        Error::Value {
+            what: "input",
+            got: format!("quantized for a weight of {}", self.format.name()),
+            expected: "none: its levels are no multiples of a common step within 8 bits".into(),
+        }
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    pub(super) fn nbytes(&self) -> usize {
+        self.codes.len() + size_of_val(&self.scale[..]) + size_of_val(&self.zero_point[..])
+    }
+
+    /// Writes the panels that start at row `first`: line `k` holds element `k` of sixteen rows.
+    pub(super) fn fill(&self, first: usize, out: &mut [LineF32]) {
+        // One copy of this for each instruction set, called from all kernels; which one makes no difference to the
+        // bits.
+        Isa::active().unwrap_or(Isa::Portable).run(Fill { weight: self, first, out });
+    }
+}
+
+/// [`Decoded::fill`].
+struct Fill<'a> {
+    weight: &'a Decoded,
+    first: usize,
+    out: &'a mut [LineF32],
+}
+
+impl Op for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        /// Elements of a row at a time: sixteen times as many stay in the first cache.
+        const PART: usize = 256;
+        let Fill { weight, first, out } = self;
+        let [n, k] = weight.shape;
+        let params = QParams { scale: &weight.scale, zero_point: &weight.zero_point, levels: &weight.levels };
+        let packed = Packed { codes: &weight.codes, format: weight.format, grid: &weight.grid, params };
+        let mut rows = [[0.0; PART]; WIDTH];
+        for (panel, out) in out.chunks_mut(k.max(1)).enumerate() {
+            let first = first + panel * WIDTH;
+            for (part, out) in out.chunks_mut(PART).enumerate() {
+                for (row, values) in rows.iter_mut().enumerate() {
+                    let values = &mut values[..out.len()];
+                    if first + row < n {
+                        let start = (first + row) * k + part * PART;
+                        Dequantize { packed, levels: &weight.of_codes, start, out: values }.run();
+                    } else {
+                        values.fill(0.0);
+                    }
+                }
+                for (i, line) in out.iter_mut().enumerate() {
+                    for (row, value) in rows.iter().zip(&mut line.0) {
+                        *value = row[i];
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn copied<T: Copy + Default>(values: &[T]) -> Result<Vec<T>, Error> {
+    let mut out = zeroed(values.len())?;
+    out.copy_from_slice(values);
+    Ok(out)
 }
 
 /// A matrix of 8-bit codes.

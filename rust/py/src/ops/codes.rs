@@ -3,7 +3,12 @@
 use crate::array::{self, Argument, Arrays, Element};
 use crate::error::call;
 use pyo3::prelude::*;
-use qrs_core::{Code, Encoding, Fit, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format};
+use qrs_core::{
+    Code, Encoding, Fit, Fitted, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format,
+};
+
+/// Scale, zero point and learned levels, as Python hands them over.
+pub(crate) type Cells<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
 /// Scales and zero points of cells with ranges `lo`, `hi`.
 #[pyfunction]
@@ -26,7 +31,7 @@ pub(crate) fn qparams<'py>(
     Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
 }
 
-/// Scales and zero points of the cells of `x`.
+/// Scales and zero points of the cells of `x`, and the levels of a learned format.
 #[pyfunction]
 pub(crate) fn fit<'py>(
     x: Argument<'_, 'py>,
@@ -37,15 +42,16 @@ pub(crate) fn fit<'py>(
     narrow_range: bool,
     scale_dtype: &str,
     check_finite: bool,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+) -> PyResult<Cells<'py>> {
     let py = x.py();
     let (x, shape) = (Arrays::new().read("x", x)?, array::shape("x", x)?);
-    let (scale, zero_point) = call(py, || {
+    let Fitted { scale, zero_point, levels } = call(py, || {
         let (fit, scale_type) = (Fit::from_name(fit)?, ScaleType::from_name(scale_dtype)?);
         let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
-        fit.qparams(x, &Grid::new(&shape, &block)?, &target, check_finite)
+        fit.params(x, &Grid::new(&shape, &block)?, &target, check_finite)
     })?;
-    Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
+    let levels = if levels.is_empty() { None } else { Some(array::of_values(py, &levels)?) };
+    Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?, levels))
 }
 
 /// Write the packed codes of `x` to `out`.
@@ -53,23 +59,23 @@ pub(crate) fn fit<'py>(
 pub(crate) fn quantize(
     x: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Argument<'_, '_>,
-    zero_point: Argument<'_, '_>,
+    cells: Cells<'_>,
     format: &str,
     narrow_range: bool,
     rounding: &str,
     seed: u64,
     check_finite: bool,
+    saturate: bool,
     out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
     let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
-    let params = params(&mut arrays, scale, zero_point)?;
+    let params = params(&mut arrays, &cells)?;
     let out = arrays.write("out", out)?;
     call(py, || {
         let (format, rounding) = (format::find(format)?, Rounding::from_name(rounding)?);
-        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite };
+        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite, saturate };
         qrs_core::quantize(x, &Grid::new(&shape, &block)?, params, &encoding, out)
     })
 }
@@ -79,22 +85,22 @@ pub(crate) fn quantize(
 pub(crate) fn fake_quantize(
     x: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Argument<'_, '_>,
-    zero_point: Argument<'_, '_>,
+    cells: Cells<'_>,
     format: &str,
     narrow_range: bool,
     rounding: &str,
     seed: u64,
+    saturate: bool,
     out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
     let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
-    let params = params(&mut arrays, scale, zero_point)?;
+    let params = params(&mut arrays, &cells)?;
     let out = arrays.write("out", out)?;
     call(py, || {
         let (format, rounding) = (format::find(format)?, Rounding::from_name(rounding)?);
-        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite: false };
+        let encoding = Encoding { format, narrow_range, rounding, seed, check_finite: false, saturate };
         qrs_core::fake_quantize(x, &Grid::new(&shape, &block)?, params, &encoding, out)
     })
 }
@@ -104,15 +110,14 @@ pub(crate) fn fake_quantize(
 pub(crate) fn dequantize(
     codes: Argument<'_, '_>,
     block: Vec<usize>,
-    scale: Argument<'_, '_>,
-    zero_point: Argument<'_, '_>,
+    cells: Cells<'_>,
     format: &str,
     out: Argument<'_, '_>,
 ) -> PyResult<()> {
     let py = out.py();
     let mut arrays = Arrays::new();
     let codes = arrays.read("codes", codes)?;
-    let params = params(&mut arrays, scale, zero_point)?;
+    let params = params(&mut arrays, &cells)?;
     let (out, shape) = (arrays.write("out", out)?, array::shape("out", out)?);
     call(py, || {
         let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
@@ -126,8 +131,7 @@ pub(crate) fn dequantize_rows(
     codes: Argument<'_, '_>,
     shape: Vec<usize>,
     block: Vec<usize>,
-    scale: Argument<'_, '_>,
-    zero_point: Argument<'_, '_>,
+    cells: Cells<'_>,
     format: &str,
     rows: Argument<'_, '_>,
     out: Argument<'_, '_>,
@@ -135,7 +139,7 @@ pub(crate) fn dequantize_rows(
     let py = out.py();
     let mut arrays = Arrays::new();
     let codes = arrays.read("codes", codes)?;
-    let params = params(&mut arrays, scale, zero_point)?;
+    let params = params(&mut arrays, &cells)?;
     let rows = arrays.read("rows", rows)?;
     let out = arrays.write("out", out)?;
     call(py, || {
@@ -154,13 +158,13 @@ pub(crate) fn pack<'py>(
     let mut arrays = Arrays::new();
     let values = arrays.read("values", values)?;
     let format = call(py, || format::find(format))?;
-    let codes = array::zeros::<u8>(py, qrs_core::packed_len(values.len(), format.bits()))?;
+    let codes = array::zeros::<u8>(py, qrs_core::packed_len(values.len(), format))?;
     let out = arrays.write("codes", &codes)?;
     call(py, || qrs_core::pack(values, format, out))?;
     Ok(codes)
 }
 
-/// Unpack `count` codes, to int8 or uint8 as the format is signed or not.
+/// Unpack `count` codes, to int8 or uint8 as the format is signed or not, or to integers of 16 bits.
 #[pyfunction]
 pub(crate) fn unpack<'py>(
     py: Python<'py>,
@@ -169,10 +173,11 @@ pub(crate) fn unpack<'py>(
     count: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let format = call(py, || format::find(format))?;
-    if format.signed() {
-        unpack_as::<i8>(codes, format, count)
-    } else {
-        unpack_as::<u8>(codes, format, count)
+    match (format.bits(), format.signed()) {
+        (16, true) => unpack_as::<i16>(codes, format, count),
+        (16, false) => unpack_as::<u16>(codes, format, count),
+        (_, true) => unpack_as::<i8>(codes, format, count),
+        (_, false) => unpack_as::<u8>(codes, format, count),
     }
 }
 
@@ -190,11 +195,12 @@ fn unpack_as<'py, C: Code + Element>(
     Ok(values)
 }
 
-fn params<'a>(
-    arrays: &mut Arrays,
-    scale: Argument<'a, '_>,
-    zero_point: Argument<'a, '_>,
-) -> PyResult<QParams<'a>> {
-    let scale = arrays.read("scale", scale)?;
-    Ok(QParams { scale, zero_point: arrays.read("zero_point", zero_point)? })
+/// The parameters of cells, borrowed.
+pub(crate) fn params<'a>(arrays: &mut Arrays, cells: &'a Cells<'_>) -> PyResult<QParams<'a>> {
+    let (scale, zero_point, levels) = cells;
+    Ok(QParams {
+        scale: arrays.read("scale", scale)?,
+        zero_point: arrays.read("zero_point", zero_point)?,
+        levels: arrays.read_optional("levels", levels.as_ref())?.unwrap_or(&[]),
+    })
 }

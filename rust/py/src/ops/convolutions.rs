@@ -1,11 +1,12 @@
 //! Convolutions: packed filters.
 
+use super::codes::{Cells, params};
 use super::products::Input;
 use crate::array::{self, Argument, Arrays};
 use crate::error::call;
 use pyo3::prelude::*;
 use qrs_core::gemm::Finish;
-use qrs_core::{Activation, Conv2d, Error, Grid, Packed, QParams, Window, conv2d, format};
+use qrs_core::{Activation, Conv2d, Error, Grid, Packed, Window, conv2d, format};
 
 /// A quantized weight (filters, channels, height, width) packed for convolutions in groups.
 #[pyclass(frozen, module = "qrs._core")]
@@ -18,18 +19,14 @@ impl Filters {
         codes: Argument<'_, '_>,
         shape: Vec<usize>,
         block: Vec<usize>,
-        scale: Argument<'_, '_>,
-        zero_point: Argument<'_, '_>,
+        cells: Cells<'_>,
         format: &str,
         groups: usize,
     ) -> PyResult<Filters> {
         let py = codes.py();
         let mut arrays = Arrays::new();
         let codes = arrays.read("codes", codes)?;
-        let params = QParams {
-            scale: arrays.read("scale", scale)?,
-            zero_point: arrays.read("zero_point", zero_point)?,
-        };
+        let params = params(&mut arrays, &cells)?;
         call(py, || {
             let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
             qrs_core::Filters::new(Packed { codes, format, grid: &grid, params }, groups).map(Filters)

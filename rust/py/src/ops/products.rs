@@ -1,12 +1,13 @@
 //! Products: packed weights, their input, and exact integer matrices.
 
+use super::codes::{Cells, params};
 use crate::array::{self, Argument, Arrays};
 use crate::error::{call, type_error};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use qrs_core::gemm::{self, Bytes, Finish, Requantize};
 use qrs_core::isa::Isa;
-use qrs_core::{Activation, Error, Grid, Packed, QParams, ScaleType, Target, format};
+use qrs_core::{Activation, Error, Grid, Packed, ScaleType, Target, format};
 
 /// Every kernel of this build with its instruction set and whether this machine runs it.
 #[pyfunction]
@@ -79,9 +80,9 @@ impl Input {
         call(py, || {
             let target = Target::new(format::find(format)?, symmetric, narrow_range, ScaleType::Float32)?;
             Ok(Input(if per_token {
-                gemm::Input::per_token(target)
+                gemm::Input::per_token(target)?
             } else {
-                gemm::Input::per_tensor(target)
+                gemm::Input::per_tensor(target)?
             }))
         })
     }
@@ -110,17 +111,13 @@ impl Panels {
         codes: Argument<'_, '_>,
         shape: Vec<usize>,
         block: Vec<usize>,
-        scale: Argument<'_, '_>,
-        zero_point: Argument<'_, '_>,
+        cells: Cells<'_>,
         format: &str,
     ) -> PyResult<Panels> {
         let py = codes.py();
         let mut arrays = Arrays::new();
         let codes = arrays.read("codes", codes)?;
-        let params = QParams {
-            scale: arrays.read("scale", scale)?,
-            zero_point: arrays.read("zero_point", zero_point)?,
-        };
+        let params = params(&mut arrays, &cells)?;
         call(py, || {
             let (format, grid) = (format::find(format)?, Grid::new(&shape, &block)?);
             let &[rows, along] = &block[..] else {

@@ -1,23 +1,62 @@
 //! The tables of the core, for Python to build its own names and checks from.
 
+use crate::array;
+use crate::error::call;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use qrs_core::{Activation, Fit, Rounding, ScaleType, format};
+use qrs_core::format::Packing;
+use qrs_core::{Activation, Fit, Format, Rounding, ScaleType, Spacing, format};
 
-/// Every format: name, bits, signed, min, max.
+/// Every listed format: what [`format`] says of it.
 #[pyfunction]
 pub(crate) fn formats(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
-    let row = |format: &&dyn qrs_core::Format| {
-        let (min, max) = format.codes();
-        let row = PyDict::new(py);
-        row.set_item("name", format.name())?;
-        row.set_item("bits", format.bits())?;
-        row.set_item("signed", format.signed())?;
-        row.set_item("min", min)?;
-        row.set_item("max", max)?;
-        Ok(row)
+    format::TABLE.iter().map(|format| row(py, *format)).collect()
+}
+
+/// The format of a name: name, bits, kind, signed, min, max, and what a scheme of it says by default.
+#[pyfunction]
+#[pyo3(name = "format")]
+pub(crate) fn format_named<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+    row(py, call(py, || format::find(name))?)
+}
+
+fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py, PyDict>> {
+    let ((min, max), defaults) = (format.codes(), format.defaults());
+    let (kind, overflows) = match format.spacing() {
+        Spacing::Uniform => ("integer", false),
+        Spacing::Float(rounder) => ("float", rounder.overflows()),
+        Spacing::Learned => ("learned", false),
+        Spacing::Blocks(_) => ("block", false),
+        _ => ("table", false),
     };
-    format::TABLE.iter().map(row).collect()
+    let row = PyDict::new(py);
+    row.set_item("name", format.name())?;
+    row.set_item("bits", format.bits())?;
+    row.set_item("kind", kind)?;
+    row.set_item("signed", format.signed())?;
+    row.set_item("min", min)?;
+    row.set_item("max", max)?;
+    row.set_item("block", defaults.block.map(|(size, _)| size))?;
+    row.set_item(
+        "block_bytes",
+        match format.packing() {
+            Packing::Blocks(_, bytes) => Some(bytes),
+            _ => None,
+        },
+    )?;
+    row.set_item("scale_dtype", defaults.block.and_then(|(_, kind)| kind).map(ScaleType::name))?;
+    row.set_item("fit", if defaults.fitted { Fit::Mse } else { Fit::MinMax }.name())?;
+    row.set_item("overflows", overflows)?;
+    Ok(row)
+}
+
+/// The level of each code of a format, from the lowest code on.
+#[pyfunction]
+pub(crate) fn levels<'py>(py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyAny>> {
+    let format = call(py, || format::find(format))?;
+    let (min, max) = format.codes();
+    let levels: Vec<f32> = (min..=max).map(|code| format.level(code)).collect();
+    array::of_values(py, &levels)
 }
 
 /// The names of the rounding modes.

@@ -1,0 +1,52 @@
+//! Quantizing into blocks where codes and scales stand together: rows are whole blocks, and each is encoded by itself.
+
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+use crate::finite::Census;
+use crate::format::Blocks;
+use crate::grid::Grid;
+use crate::rounding::Rounding;
+
+/// Validates, encodes chunks into blocks (from a flat index on, as many bytes as there is room for), and looks at the
+/// census. Unchecked, NaN becomes 0 and an infinity the largest finite number.
+pub(crate) fn encode_blocks(
+    blocks: &'static dyn Blocks,
+    (x, grid): (&[f32], &Grid),
+    (rounding, check_finite): (Rounding, bool),
+    chunks: impl FnOnce(&(dyn Fn(usize, &mut [u8]) + Sync)) -> Result<(), Error>,
+) -> Result<(), Error> {
+    grid.check_len("x", x.len())?;
+    check_rows(blocks, grid)?;
+    if rounding != Rounding::HalfEven {
+        return Err(Error::Value {
+            what: "rounding",
+            got: format!("{} for {}", rounding.name(), blocks.name()),
+            expected: "half_even: the format has a rule of its own".into(),
+        });
+    }
+    let census = Census::new();
+    chunks(&|start, out| {
+        let part = &x[start..start + out.len() / blocks.bytes() * blocks.len()];
+        if part.iter().all(|x| x.is_finite()) {
+            return blocks.encode(part, None, out);
+        }
+        census.see(part, start);
+        let held = |x: &f32| if x.is_nan() { 0.0 } else { x.clamp(-f32::MAX, f32::MAX) };
+        blocks.encode(&part.iter().map(held).collect::<Vec<_>>(), None, out);
+    })?;
+    if check_finite { census.check("x") } else { Ok(()) }
+}
+
+/// Whether rows are whole blocks.
+///
+/// # Errors
+/// They are not.
+pub(crate) fn check_rows(blocks: &dyn Blocks, grid: &Grid) -> Result<(), Error> {
+    let shape = grid.shape();
+    if shape.last().is_some_and(|last| last % blocks.len() == 0) {
+        return Ok(());
+    }
+    let expected = format!("a last axis of a multiple of {}, the block of {}", blocks.len(), blocks.name());
+    Err(Error::Shape { what: "x", got: shape.to_vec(), expected })
+}
