@@ -15,6 +15,7 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 Shape = tuple[int, ...]
+Cells = tuple[F32, I32, F32 | None]  # scale, zero point of each cell, levels of a learned format
 
 class InternalError(RuntimeError): ...
 
@@ -29,7 +30,9 @@ def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 
 # tables
-def formats() -> list[dict[str, Any]]: ...  # name, bits, signed, min, max
+def formats() -> list[dict[str, Any]]: ...  # the fields of qrs.Format
+def format(name: str) -> dict[str, Any]: ...  # also of names that are not listed
+def levels(format: str) -> F32: ...  # of each code from the lowest on
 def roundings() -> list[str]: ...
 def fits() -> list[str]: ...
 def activations() -> list[str]: ...
@@ -48,30 +51,29 @@ def fit(
     narrow_range: bool,
     scale_dtype: str,
     check_finite: bool,
-) -> tuple[F32, I32]: ...  # scale, zero_point of each cell
+) -> Cells: ...
 
 # representation
 def quantize(
     x: F32,
     block: Shape,
-    scale: F32,
-    zero_point: I32,
+    cells: Cells,
     format: str,
     narrow_range: bool,
     rounding: str,
     seed: int,
     check_finite: bool,
+    saturate: bool,
     out: U8,
 ) -> None: ...
 def dequantize(
-    codes: U8, block: Shape, scale: F32, zero_point: I32, format: str, out: F32
+    codes: U8, block: Shape, cells: Cells, format: str, out: F32
 ) -> None: ...  # out carries the shape
 def dequantize_rows(
     codes: U8,
     shape: Shape,
     block: Shape,
-    scale: F32,
-    zero_point: I32,
+    cells: Cells,
     format: str,
     rows: NDArray[np.int64],
     out: F32,
@@ -79,16 +81,16 @@ def dequantize_rows(
 def fake_quantize(
     x: F32,
     block: Shape,
-    scale: F32,
-    zero_point: I32,
+    cells: Cells,
     format: str,
     narrow_range: bool,
     rounding: str,
     seed: int,
+    saturate: bool,
     out: F32,
 ) -> None: ...
-def pack(values: NDArray[np.int16], format: str) -> U8: ...
-def unpack(codes: U8, format: str, count: int) -> NDArray[Any]: ...  # int8 or uint8
+def pack(values: I32, format: str) -> U8: ...
+def unpack(codes: U8, format: str, count: int) -> NDArray[Any]: ...  # int8, uint8, int16 or uint16
 
 # reductions, one entry per cell
 def min_max(x: F32, block: Shape, check_finite: bool) -> tuple[F32, F32]: ...
@@ -115,9 +117,7 @@ class Input:
 class Panels:
     """A quantized weight (n, k) packed for products: sixteen columns side by side, k runs of four."""
 
-    def __new__(
-        cls, codes: U8, shape: Shape, block: Shape, scale: F32, zero_point: I32, format: str
-    ) -> Panels: ...
+    def __new__(cls, codes: U8, shape: Shape, block: Shape, cells: Cells, format: str) -> Panels: ...
     @property
     def nbytes(self) -> int: ...
     def linear(
@@ -150,8 +150,7 @@ class Filters:
         codes: U8,
         shape: Shape,
         block: Shape,
-        scale: F32,
-        zero_point: I32,
+        cells: Cells,
         format: str,
         groups: int,
     ) -> Filters: ...

@@ -2,10 +2,11 @@
 
 ``__metadata__`` holds ``format`` (``"qrs-model"``), ``version``, ``graph`` and ``recipe``. The graph lists
 nodes; each layer names its registered id, its attributes, its arrays and its inner layers. A float array is
-stored under ``path/field``. A quantized one is stored as ``path/field.codes`` (packed bytes), ``.scale`` (in
-the scheme's ``scale_dtype``; bfloat16 as the upper 16 bits) and, unless its scheme is symmetric,
-``.zero_point`` (one byte a cell); its scheme and shape stand in the graph. An array that several layers share
-is stored once.
+stored under ``path/field``. A quantized one is stored as ``path/field.codes`` (packed bytes), ``.scale``
+(in the scheme's ``scale_dtype``; bfloat16 as the upper 16 bits, e8m0 and e4m3 as a byte, with
+``.scale_factor`` beside e4m3) and, unless its scheme is symmetric, ``.zero_point`` (as wide as a code, in
+whole bytes), and ``.levels`` where its format learned them; its scheme and shape stand in the graph. An
+array that several layers share is stored once.
 
 Nothing in a file is executed, and nothing is used before it was checked. A load maps the file: codes and
 float32 arrays are views of it, so several processes share one copy in memory. Do not truncate a file that is
@@ -18,7 +19,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from . import container
@@ -28,6 +28,7 @@ from .model import Model, Node
 from .nn.base import Layer, Weight, identity, named
 from .qtensor import QTensor
 from .recipe import Recipe
+from .scales import SCALE_DTYPES
 from .scheme import Scheme
 
 __all__ = ["load", "save"]
@@ -158,9 +159,13 @@ class _Writer:
             return name
         self.quantized[name] = {"scheme": array.scheme.to_dict(), "shape": list(array.shape)}
         self.arrays[f"{name}.codes"] = array.codes
-        self.arrays[f"{name}.scale"] = _stored_scale(array)
+        self.arrays[f"{name}.scale"], factor = SCALE_DTYPES[array.scheme.scale_dtype].stored(array.scale)
+        if factor is not None:
+            self.arrays[f"{name}.scale_factor"] = factor
+        if array.qparams.levels is not None:
+            self.arrays[f"{name}.levels"] = array.qparams.levels
         if not array.scheme.symmetric:
-            self.arrays[f"{name}.zero_point"] = array.zero_point.astype(_zero_point_dtype(array.scheme))
+            self.arrays[f"{name}.zero_point"] = array.zero_point.astype(array.scheme.format.code_dtype)
         return name
 
 
@@ -215,17 +220,19 @@ class _Reader:
         fields = _object(self._quantized[entry], f"graph.quantized[{quote(entry)}]", {"scheme", "shape"})
         try:
             scheme = Scheme.from_dict(fields["scheme"])
-            scale = _loaded_scale(entry, self._take(f"{entry}.scale"), scheme)
-            if scheme.symmetric:
-                zero_point: Any = 0 if scheme.format.signed else 1 << (scheme.format.bits - 1)
-            else:
+            kind = SCALE_DTYPES[scheme.scale_dtype]
+            factor = self._take(f"{entry}.scale_factor") if kind.shared else None
+            scale = kind.loaded(self._take(f"{entry}.scale"), factor)
+            zero_point: Any = scheme.middle
+            if not scheme.symmetric:
                 zero_point = self._take(f"{entry}.zero_point")
-                if zero_point.dtype != _zero_point_dtype(scheme):
+                if zero_point.dtype != scheme.format.code_dtype:
                     raise FormatError(
-                        f"zero_point has dtype {zero_point.dtype}, expected {_zero_point_dtype(scheme)}"
+                        f"zero_point has dtype {zero_point.dtype}, expected {scheme.format.code_dtype}"
                     )
-            shape = _list(fields["shape"], "shape")
-            return QTensor.from_parts(self._take(f"{entry}.codes"), scale, zero_point, scheme, tuple(shape))
+            levels = self._take(f"{entry}.levels") if scheme.format.kind == "learned" else None
+            codes, shape = self._take(f"{entry}.codes"), tuple(_list(fields["shape"], "shape"))
+            return QTensor.from_parts(codes, scale, zero_point, scheme, shape, levels)
         except (QrsError, TypeError) as error:
             raise FormatError(f"array {quote(entry)}: {error}") from error
 
@@ -234,30 +241,6 @@ class _Reader:
             raise FormatError(f"array {quote(name)} is missing")
         self._used.add(name)
         return self._arrays[name]
-
-
-def _zero_point_dtype(scheme: Scheme) -> np.dtype[Any]:
-    return np.dtype(np.int8 if scheme.format.signed else np.uint8)
-
-
-def _stored_scale(q: QTensor) -> NDArray[Any]:
-    if q.scheme.scale_dtype == "float16":
-        return q.scale.astype(np.float16)
-    if q.scheme.scale_dtype == "bfloat16":
-        return (q.scale.view(np.uint32) >> 16).astype(np.uint16)
-    return q.scale
-
-
-def _loaded_scale(entry: str, stored: NDArray[Any], scheme: Scheme) -> NDArray[np.float32]:
-    dtype = {"float16": np.float16, "bfloat16": np.uint16}.get(scheme.scale_dtype, np.float32)
-    if stored.dtype != dtype:
-        raise FormatError(
-            f"scale has dtype {stored.dtype}, expected {np.dtype(dtype)} for {scheme.scale_dtype}"
-        )
-    if scheme.scale_dtype == "bfloat16":
-        wide: NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
-        return wide
-    return stored.astype(np.float32, copy=False)
 
 
 def _object(data: Any, what: str, fields: set[str] | None = None) -> dict[str, Any]:

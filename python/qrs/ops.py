@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .arrays import as_float32, as_int8, deliver, flag, integer, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
-from .qtensor import QTensor, packed_bytes
+from .qtensor import QTensor
 from .registry import unknown
 from .scheme import QParams, Scheme, Shape, per_tensor, per_token
 
@@ -42,6 +42,10 @@ def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, .
     for field, only in (("rounding", "half_even"), ("scale_dtype", "float32")):
         if getattr(scheme, field) != only:
             raise QrsValueError(f"{name} scheme has {field} {getattr(scheme, field)!r}, expected {only!r}")
+    if scheme.format.kind != "integer" or scheme.format.bits > 8:
+        raise QrsValueError(
+            f"{name} scheme is of {scheme.dtype}, expected an integer dtype of at most 8 bits"
+        )
     return scheme
 
 
@@ -153,13 +157,12 @@ INPUTS = (Dynamic, Static)
 
 def _fit(data: NDArray[np.float32], block: Shape, scheme: Scheme, check_finite: bool) -> QParams:
     """Compute a scheme's parameters from the array that is to be quantized."""
-    shape = scheme.granularity.params_shape(data.shape)
-    if not data.size:
-        zeros = np.zeros(shape, np.float32)
-        return scheme.qparams(zeros, zeros)
+    shape = scheme._params_shape(data.shape)
+    if scheme.format.kind == "block":
+        return QParams._made((np.empty(0, np.float32), np.empty(0, np.int32)), shape, scheme)
     how = (scheme.fit, scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
-    cells = _core.fit(data, block, *how, check_finite)
-    return QParams._made(cells, shape, scheme)
+    scale, zero_point, levels = _core.fit(data, block, *how, check_finite)
+    return QParams._made((scale, zero_point), shape, scheme, levels)
 
 
 def _seed(seed: int) -> int:
@@ -177,7 +180,7 @@ def quantize(
     seed: int = 0,
     check_finite: bool = True,
 ) -> QTensor:
-    """Quantize an array: ``code = clamp(round(x / scale)) + zero_point``.
+    """Quantize an array: ``code = clamp(round(x / scale)) + zero_point``, or that of the level next to it.
 
     Parameters
     ----------
@@ -219,18 +222,18 @@ def quantize(
         qparams = _fit(data, block, scheme, check_finite)
     else:
         scheme._check(qparams, data.shape)
-    codes = np.empty(packed_bytes(scheme.format.bits, data.size), np.uint8)
+    codes = np.empty(scheme.format.packed_bytes(data.size), np.uint8)
     if data.size:
         _core.quantize(
             data,
             block,
-            qparams.scale,
-            qparams.zero_point,
+            qparams.cells,
             scheme.dtype,
             scheme.narrow_range,
             scheme.rounding,
             seed,
             check_finite,
+            scheme.saturate,
             codes,
         )
     return QTensor._made(codes, qparams, scheme, data.shape)
@@ -280,10 +283,8 @@ def fake_quantize(
     else:
         scheme._check(qparams, data.shape)
     if data.size:
-        scale, zero_point = qparams.scale, qparams.zero_point
-        _core.fake_quantize(
-            data, block, scale, zero_point, scheme.dtype, scheme.narrow_range, scheme.rounding, seed, filled
-        )
+        how = (scheme.dtype, scheme.narrow_range, scheme.rounding, seed, scheme.saturate)
+        _core.fake_quantize(data, block, qparams.cells, *how, filled)
     return deliver(filled, out)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _core
 from .arrays import deliver, lengths, plain, read_only, target
 from .errors import QrsTypeError, QrsValueError, expect
-from .scheme import QParams, Scheme, Shape
+from .scales import SCALE_DTYPES
+from .scheme import Format, QParams, Scheme, Shape
 
 __all__ = ["QTensor"]
 
@@ -31,13 +32,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def packed_bytes(bits: int, size: int) -> int:
-    """Bytes that ``size`` codes take, packed without gaps: ``ceil(bits * size / 8)``."""
-    return -(-bits * size // 8)
-
-
 class QTensor:
-    """A quantized array: ``value = scale * (code - zero_point)``.
+    """A quantized array: ``value = scale * (code - zero_point)``; ``scale * level`` unless an integer.
 
     Made by `quantize`, or from stored parts by `from_parts`. It never changes, so threads may share it.
 
@@ -45,7 +41,8 @@ class QTensor:
     ----------
     codes : ndarray of uint8, shape (ceil(bits * size / 8),)
         Codes of the array in C order, packed without gaps, first element in the lowest bits; bits after the
-        last code are 0. A read-only array is used in place, one that could still be written is copied.
+        last code are 0. Ternary codes stand five to a byte, in powers of 3. A read-only array is used in
+        place, one that could still be written is copied.
     qparams : QParams
         One scale and zero point for each cell.
     scheme : Scheme
@@ -78,16 +75,12 @@ class QTensor:
         data = plain(codes, "codes")
         if data.dtype != np.uint8:
             raise QrsTypeError(f"codes has dtype {data.dtype}, expected uint8")
-        size, bits = math.prod(shape), scheme.format.bits
-        expected = (packed_bytes(bits, size),)
+        size, format = math.prod(shape), scheme.format
+        expected = (format.packed_bytes(size),)
         if data.shape != expected:
             what = f"{scheme.dtype} of a {shape} array"
             raise QrsValueError(f"codes has shape {data.shape}, expected {expected} for {what}")
-        used = bits * size % 8
-        if used and int(data[-1]) >> used:
-            raise QrsValueError(
-                f"codes ends in {int(data[-1]):#04x}, expected zeros above the lowest {used} bits"
-            )
+        _check_padding(data, format, size)
         self._codes: NDArray[np.uint8] = read_only(np.ascontiguousarray(data))
         self._qparams = qparams
         self._scheme = scheme
@@ -97,7 +90,13 @@ class QTensor:
 
     @classmethod
     def from_parts(
-        cls, codes: NDArray[np.uint8], scale: ArrayLike, zero_point: ArrayLike, scheme: Scheme, shape: Shape
+        cls,
+        codes: NDArray[np.uint8],
+        scale: ArrayLike,
+        zero_point: ArrayLike,
+        scheme: Scheme,
+        shape: Shape,
+        levels: ArrayLike | None = None,
     ) -> QTensor:
         """Build a tensor from the arrays that a file or a pickle holds; every part is validated.
 
@@ -106,9 +105,11 @@ class QTensor:
         codes : ndarray of uint8, shape (ceil(bits * size / 8),)
             As for `QTensor`.
         scale, zero_point : array_like
-            As for `QParams`.
+            As for `QParams`; a scale may be negative where the scheme ``turns``.
         scheme : Scheme
         shape : tuple of int
+        levels : array_like, optional
+            As for `QParams`.
 
         Returns
         -------
@@ -126,7 +127,8 @@ class QTensor:
         >>> np.asarray(q)
         array([0.5, 1. ], dtype=float32)
         """
-        return cls(codes, QParams(scale, zero_point), scheme, shape)
+        expect(scheme, Scheme, "scheme")
+        return cls(codes, QParams._fitted(scale, zero_point, levels, scheme.turns), scheme, shape)
 
     @classmethod
     def _made(cls, codes: NDArray[np.uint8], qparams: QParams, scheme: Scheme, shape: Shape) -> QTensor:
@@ -142,7 +144,7 @@ class QTensor:
         """Wrap a new flat array of codes, a byte for each, that are known to be codes of the scheme."""
         if scheme.format.bits < 8:
             values = codes.view(np.int8) if scheme.format.signed else codes
-            codes = _core.pack(values.astype(np.int16), scheme.dtype)
+            codes = _core.pack(values.astype(np.int32), scheme.dtype)
         return cls._made(codes, qparams, scheme, shape)
 
     @property
@@ -187,14 +189,15 @@ class QTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes as stored: packed codes, scales in ``scale_dtype``, and a byte for each zero point.
+        """Bytes as stored: packed codes, scales in ``scale_dtype``, zero points as codes, learned levels.
 
         A symmetric scheme's zero points follow from the scheme and take no byte.
         """
-        cells = self.scale.size
-        return (
-            self._codes.nbytes + cells * self._scheme.scale_bytes + (0 if self._scheme.symmetric else cells)
-        )
+        scheme, cells = self._scheme, self.scale.size
+        scales = SCALE_DTYPES[scheme.scale_dtype].nbytes(cells)
+        points = 0 if scheme.symmetric else cells * scheme.format.code_dtype.itemsize
+        levels = 0 if self._qparams.levels is None else self._qparams.levels.nbytes
+        return self._codes.nbytes + (scales if cells else 0) + points + levels
 
     @property
     def bits_per_element(self) -> float:
@@ -202,12 +205,12 @@ class QTensor:
         return 8 * self.nbytes / self.size if self.size else 0.0
 
     def unpack(self) -> NDArray[Any]:
-        """Give the codes one by one.
+        """Give the codes one by one; a format of blocks has none apart from its scales, and is refused.
 
         Returns
         -------
-        ndarray of int8, or uint8 for an unsigned dtype, shape `shape`
-            A new array.
+        ndarray of int8, or uint8 for a dtype other than a signed integer, shape `shape`
+            A new array; int16 or uint16 for 16 bits.
 
         Examples
         --------
@@ -244,7 +247,7 @@ class QTensor:
         if self.size:
             scheme, qparams = self._scheme, self._qparams
             block = scheme.granularity.block(self._shape)
-            _core.dequantize(self._codes, block, qparams.scale, qparams.zero_point, scheme.dtype, filled)
+            _core.dequantize(self._codes, block, qparams.cells, scheme.dtype, filled)
         return deliver(filled, out)
 
     def take(self, rows: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -296,8 +299,8 @@ class QTensor:
         )
         if filled.size:
             block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-            cells = self.scale, self.zero_point
-            _core.dequantize_rows(self._codes, self._shape, block, *cells, dtype, numbers, filled)
+            cells = self._qparams.cells
+            _core.dequantize_rows(self._codes, self._shape, block, cells, dtype, numbers, filled)
         return deliver(filled, out)
 
     @property
@@ -315,8 +318,8 @@ class QTensor:
             with _packing:
                 if self._panels is None:
                     block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-                    cells = self.scale, self.zero_point
-                    self._panels = _core.Panels(self._codes, self._shape, block, *cells, dtype)
+                    cells = self._qparams.cells
+                    self._panels = _core.Panels(self._codes, self._shape, block, cells, dtype)
         return self._panels
 
     def filters(self, groups: int) -> _core.Filters:
@@ -342,8 +345,8 @@ class QTensor:
                 kept = self._filters
                 if kept is None or kept.groups != groups:
                     block, dtype = self._scheme.granularity.block(self._shape), self._scheme.dtype
-                    cells = self.scale, self.zero_point
-                    kept = _core.Filters(self._codes, self._shape, block, *cells, dtype, groups)
+                    cells = self._qparams.cells
+                    kept = _core.Filters(self._codes, self._shape, block, cells, dtype, groups)
                     self._filters = kept
         return kept
 
@@ -372,10 +375,28 @@ class QTensor:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QTensor.from_parts, (self._codes, self.scale, self.zero_point, self._scheme, self._shape)
+        parts = (self._codes, self.scale, self.zero_point, self._scheme, self._shape, self._qparams.levels)
+        return QTensor.from_parts, parts
 
     def __repr__(self) -> str:
         return (
             f"QTensor({self._scheme!r}, shape={self._shape}, {self.nbytes} bytes, "
             f"{self.bits_per_element:.4g} bits per element)"
+        )
+
+
+def _check_padding(codes: NDArray[np.uint8], format: Format, size: int) -> None:
+    """Refuse bytes that no codes make."""
+    if format.is_ternary:
+        most = np.full(codes.shape, 3**5 - 1)
+        most[-1:] = 3 ** (size % 5 or 5) - 1
+        bad = codes > most
+        if bad.any():
+            index = int(np.argmax(bad))
+            raise QrsValueError(f"codes has {codes[index]} at index {index}, expected at most {most[index]}")
+        return
+    used = 0 if format.kind == "block" else format.bits * size % 8
+    if used and int(codes[-1]) >> used:
+        raise QrsValueError(
+            f"codes ends in {int(codes[-1]):#04x}, expected zeros above the lowest {used} bits"
         )

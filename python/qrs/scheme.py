@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, lengths, plain, quiet, read_only
+from .arrays import as_float32, lengths, plain, read_only
 from .errors import QrsTypeError, QrsValueError, quote
+from .formats import FORMATS, GRAMMAR, Format
 from .granularity import Granularity, Shape, per_block, per_channel, per_group, per_tensor, per_token
 from .registry import unknown
+from .scales import SCALE_DTYPES
 
 __all__ = [
     "FORMATS",
@@ -38,66 +40,6 @@ __all__ = [
 
 FITS = tuple(_core.fits())
 ROUNDINGS = tuple(_core.roundings())
-SCALE_DTYPES = tuple(_core.scale_dtypes())
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One row of the native format table: the codes a tensor may hold.
-
-    Attributes
-    ----------
-    name : str
-        The ``dtype`` of a `Scheme`.
-    bits : int
-        Bits of one packed code.
-    signed : bool
-        Whether codes are two's complement.
-    min, max : int
-        The lowest and the highest code.
-
-    Examples
-    --------
-    >>> FORMATS["int4"]
-    Format(name='int4', bits=4, signed=True, min=-8, max=7)
-    """
-
-    name: str
-    bits: int
-    signed: bool
-    min: int
-    max: int
-
-
-FORMATS: Mapping[str, Format] = {
-    row["name"]: Format(row["name"], row["bits"], row["signed"], row["min"], row["max"])
-    for row in _core.formats()
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _ScaleDtype:
-    """How scales are stored: bytes of one, and the smallest that is normal."""
-
-    bytes: int
-    smallest: float
-
-    def holds(self, scale: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
-        """Tell which float32 values the type represents exactly."""
-        if name == "float16":
-            with quiet():
-                return np.asarray(scale.astype(np.float16).astype(np.float32) == scale)
-        if name == "bfloat16":
-            # A bfloat16 is the upper half of a float32.
-            return np.asarray(scale.view(np.uint32) & 0xFFFF == 0)
-        return np.ones(scale.shape, np.bool_)
-
-
-_STORED = {
-    "float32": _ScaleDtype(4, 2.0**-126),
-    "float16": _ScaleDtype(2, 2.0**-14),
-    "bfloat16": _ScaleDtype(2, 2.0**-126),
-}
 
 
 def _first(bad: NDArray[np.bool_], values: NDArray[Any]) -> str:
@@ -108,7 +50,7 @@ def _first(bad: NDArray[np.bool_], values: NDArray[Any]) -> str:
 
 @dataclass(frozen=True, init=False, eq=False)
 class QParams:
-    """The numbers that turn codes into values: ``value = scale * (code - zero_point)``.
+    """The numbers that turn codes into values: ``value = scale * (code - zero_point)``, or ``scale * level``.
 
     Parameters
     ----------
@@ -116,14 +58,22 @@ class QParams:
         One for each cell, shaped as `Scheme.params_shape` says. Rounded once to float32; must be finite,
         positive and not subnormal.
     zero_point : array_like of int
-        The code that stands for 0.0: the shape of ``scale``, or one for all.
+        The code that stands for 0.0: the shape of ``scale``, or one for all. 0 where formats are no integers.
+    levels : array_like of float, shape (2**bits,), optional
+        For a learned format (``codebook:b``): the level of each code, ascending.
 
     Raises
     ------
     QrsValueError
-        If a scale is zero, negative, not finite or subnormal, or the shapes differ.
+        If a scale is zero, negative, not finite or subnormal, the shapes differ, or levels are not finite
+        or do not ascend.
     QrsTypeError
         If ``zero_point`` is not of an integer dtype.
+
+    Notes
+    -----
+    A scale that was fitted to data may be negative where levels reach farther on one side of zero: it turns
+    them round. See ``fit`` of `Scheme`.
 
     Examples
     --------
@@ -133,12 +83,19 @@ class QParams:
 
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int32]
+    levels: NDArray[np.float32] | None
     # No field: the last scheme that these numbers were found to fit. Neither ever changes, so one check does.
     _fits: ClassVar[Scheme | None] = None
 
-    def __init__(self, scale: ArrayLike, zero_point: ArrayLike = 0) -> None:
+    def __init__(self, scale: ArrayLike, zero_point: ArrayLike = 0, levels: ArrayLike | None = None) -> None:
         scales = as_float32(scale, "scale")
-        bad = ~(np.isfinite(scales) & (scales >= np.float32(2.0**-126)))
+        bad = scales < 0
+        if bad.any():
+            raise QrsValueError(f"scale is {_first(bad, scales)}, expected finite values > 0")
+        self._set(scales, zero_point, levels)
+
+    def _set(self, scales: NDArray[np.float32], zero_point: ArrayLike, levels: ArrayLike | None) -> None:
+        bad = ~(np.isfinite(scales) & (np.abs(scales) >= np.float32(2.0**-126)))
         if bad.any():
             raise QrsValueError(
                 f"scale is {_first(bad, scales)}, expected finite values > 0, the smallest 1.1754944e-38"
@@ -155,61 +112,121 @@ class QParams:
             points = np.full(scales.shape, points, np.int32)
         object.__setattr__(self, "scale", read_only(scales))
         object.__setattr__(self, "zero_point", read_only(np.asarray(points, dtype=np.int32, order="C")))
+        object.__setattr__(self, "levels", None if levels is None else _ascending(levels))
+
+    @classmethod
+    def _fitted(
+        cls, scale: ArrayLike, zero_point: ArrayLike, levels: ArrayLike | None, turned: bool = True
+    ) -> QParams:
+        """Do what the constructor does for numbers that were fitted once, whose scales may be negative."""
+        if not turned:
+            return cls(scale, zero_point, levels)
+        made = object.__new__(cls)
+        made._set(as_float32(scale, "scale"), zero_point, levels)
+        return made
 
     @classmethod
     def _made(
-        cls, cells: tuple[NDArray[np.float32], NDArray[np.int32]], shape: Shape, scheme: Scheme
+        cls,
+        cells: tuple[NDArray[np.float32], NDArray[np.int32]],
+        shape: Shape,
+        scheme: Scheme,
+        levels: NDArray[np.float32] | None = None,
     ) -> QParams:
         """Wrap what the native module computed for a scheme: new arrays, sound as they are."""
         made = object.__new__(cls)
         scale, zero_point = cells
         scale.flags.writeable = zero_point.flags.writeable = False
+        if levels is not None:
+            levels.flags.writeable = False
         # A frozen dataclass refuses assignment; filling its dict is faster than object.__setattr__ for each.
-        vars(made).update(scale=scale.reshape(shape), zero_point=zero_point.reshape(shape), _fits=scheme)
+        vars(made).update(
+            scale=scale.reshape(shape), zero_point=zero_point.reshape(shape), levels=levels, _fits=scheme
+        )
         return made
+
+    @property
+    def cells(self) -> _core.Cells:
+        """All of it as native calls take it."""
+        return self.scale, self.zero_point, self.levels
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QParams):
             return NotImplemented
-        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+        same = np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+        if self.levels is None or other.levels is None:
+            return same and self.levels is other.levels
+        return same and np.array_equal(self.levels, other.levels)
 
     def __hash__(self) -> int:
         return hash((self.scale.tobytes(), self.zero_point.tobytes()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copies are made by the constructor, so that they too are checked and cannot be written.
-        return QParams, (self.scale, self.zero_point)
+        # Copies are made like new ones, so that they too are checked and cannot be written.
+        return QParams._fitted, (self.scale, self.zero_point, self.levels)
+
+    def __repr__(self) -> str:
+        levels = "" if self.levels is None else f", levels={self.levels!r}"
+        return f"QParams(scale={self.scale!r}, zero_point={self.zero_point!r}{levels})"
+
+
+def _ascending(levels: ArrayLike) -> NDArray[np.float32]:
+    """Take the levels of a learned format."""
+    array = as_float32(levels, "levels")
+    if array.ndim != 1 or not 2 <= array.size <= 256:
+        raise QrsValueError(f"levels has shape {array.shape}, expected (2,) to (256,)")
+    bad = ~np.isfinite(array)
+    bad[1:] |= array[1:] < array[:-1]
+    if bad.any():
+        raise QrsValueError(f"levels is {_first(bad, array)}, expected finite values in ascending order")
+    return read_only(array)
 
 
 @dataclass(frozen=True, init=False, slots=True)
 class Scheme:
     """Frozen description of how one tensor is quantized.
 
-    ``code = clamp(round(x / scale)) + zero_point`` and ``value = scale * (code - zero_point)``.
+    Integers: ``code = clamp(round(x / scale)) + zero_point`` and ``value = scale * (code - zero_point)``.
+    Other formats: the code of the level next to ``x / scale``, and ``value = scale * level``.
 
     Parameters
     ----------
     dtype : str
-        A format name: ``int1`` to ``int8``, ``uint1`` to ``uint8``.
-    granularity : Granularity, default `per_tensor`
-        Which elements share a scale.
+        A format name, one of `FORMATS`: ``int1`` to ``int8``, ``uint1`` to ``uint8``, ``int16``,
+        ``uint16``; ``float16``, ``bfloat16``, ``float8_e4m3fn``, ``float8_e5m2``, ``float6_e2m3fn``,
+        ``float4_e2m1fn`` and others of the names of ``ml_dtypes``; ``mxfp4``, ``mxint8``, ``nvfp4``;
+        ``nf4``, ``pow2:4``, ``apot:4``, ``codebook:4`` (learned, the number is bits), ``binary``,
+        ``ternary``; the block types of GGUF, ``q4_0``, ``q4_k``, ``iq4_xs`` and others. Or ``float:eXmY``:
+        X bits of exponent, Y of mantissa, 3 to 8 bits or 16 with the sign.
+    granularity : Granularity, optional
+        Which elements share a scale. Default: `per_tensor`, or the blocks that the format prescribes, along
+        the last axis.
     symmetric : bool, optional
-        Whether the zero point is fixed (0, or ``2**(bits - 1)`` when unsigned). Default: signed formats are.
+        Whether the zero point is fixed (0, or ``2**(bits - 1)`` when unsigned). Default: all are but unsigned
+        integers. Formats other than integers have none to choose.
     rounding : str, default ``"half_even"``
         Also ``half_away``, ``half_up``, ``floor``, ``ceil``, ``toward_zero``, ``stochastic``.
-    fit : str, default ``"minmax"``
-        How a cell's range is chosen when no parameters are given: ``minmax`` from its smallest to its largest
-        value; ``mse`` the one whose codes, rounded half to even, have the least squared error among some two
-        hundred, never worse than ``minmax``. Given parameters, and ranges that an observer saw, override it.
-    scale_dtype : str, default ``"float32"``
-        What scales are rounded to and stored as: also ``float16``, ``bfloat16``.
+    fit : str, optional
+        How a cell's scale is chosen when no parameters are given: ``minmax`` the smallest that holds its
+        values; ``mse`` the one whose codes, rounded half to even, have the least squared error among some
+        two hundred, never worse than ``minmax``. Where levels reach farther on one side of zero, ``mse``
+        may turn them round by a negative scale. Given parameters, and ranges that an observer saw, override
+        it. Default: ``minmax``, but ``mse`` for ``binary``, ``ternary`` and ``codebook:b``.
+    scale_dtype : str, optional
+        What scales are rounded to and stored as: ``float32`` (the default, unless the format prescribes
+        another), ``float16``, ``bfloat16``, ``e8m0`` (powers of two) or ``e4m3`` (float8_e4m3fn times a
+        float32 that all scales of the tensor share).
     narrow_range : bool, optional
         Whether the lowest code is left out. Default: for symmetric int8, so that its codes are -127 to 127.
+    saturate : bool, default True
+        Whether what is larger than the largest floating-point number becomes that, rather than infinity, or
+        NaN in formats without infinity.
 
     Raises
     ------
     QrsValueError, QrsTypeError
-        If a name is unknown, or narrowing leaves a single code.
+        If a name is unknown, narrowing leaves a single code, or the format does not go with a choice; the
+        message says what does.
 
     Examples
     --------
@@ -226,43 +243,66 @@ class Scheme:
     fit: str
     scale_dtype: str
     narrow_range: bool
+    saturate: bool
 
     def __init__(
         self,
         dtype: str,
-        granularity: Granularity = per_tensor,
+        granularity: Granularity | None = None,
         *,
         symmetric: bool | None = None,
         rounding: str = "half_even",
-        fit: str = "minmax",
-        scale_dtype: str = "float32",
+        fit: str | None = None,
+        scale_dtype: str | None = None,
         narrow_range: bool | None = None,
+        saturate: bool = True,
     ) -> None:
+        if not isinstance(dtype, str):
+            raise QrsTypeError(f"dtype is {quote(dtype)}, expected one of {', '.join((*FORMATS, GRAMMAR))}")
+        row = Format.named(dtype)
+        granularity = _granularity(row, granularity)
+        fit = row.fit if fit is None else fit
+        scale_dtype = (row.scale_dtype or "float32") if scale_dtype is None else scale_dtype
         for kind, name, known in (
-            ("dtype", dtype, tuple(FORMATS)),
             ("rounding", rounding, ROUNDINGS),
             ("fit", fit, FITS),
-            ("scale_dtype", scale_dtype, SCALE_DTYPES),
+            ("scale_dtype", scale_dtype, tuple(SCALE_DTYPES)),
         ):
             if not isinstance(name, str):
                 raise QrsTypeError(f"{kind} is {quote(name)}, expected one of {', '.join(known)}")
             if name not in known:
                 raise unknown(kind, name, known)
-        if not isinstance(granularity, Granularity):
-            raise QrsTypeError(
-                f"granularity is {quote(granularity)}, expected one of {', '.join(Granularity.ids())}"
-            )
-        for kind, flag in (("symmetric", symmetric), ("narrow_range", narrow_range)):
-            if flag is not None and not isinstance(flag, bool | np.bool_):
+        for kind, flag in (("symmetric", symmetric), ("narrow_range", narrow_range), ("saturate", saturate)):
+            if (flag is not None or kind == "saturate") and not isinstance(flag, bool | np.bool_):
                 raise QrsTypeError(f"{kind} is {quote(flag)}, expected True, False or None")
-        row = FORMATS[dtype]
-        even = row.signed if symmetric is None else bool(symmetric)
-        narrow = (row.bits == 8 and row.signed and even) if narrow_range is None else bool(narrow_range)
+        plain_integer = row.kind == "integer" and row.block is None
+        even = (row.signed or not plain_integer) if symmetric is None else bool(symmetric)
+        narrow = plain_integer and row.bits == 8 and row.signed and even
+        narrow = narrow if narrow_range is None else bool(narrow_range)
+        if not even and not plain_integer:
+            raise QrsValueError(f"symmetric is False for {dtype}, which has no zero point to choose")
+        if narrow and not plain_integer:
+            raise QrsValueError(f"narrow_range is True for {dtype}, expected False: only integers have one")
+        if row.kind == "block":
+            only = (
+                ("rounding", rounding, "half_even"),
+                ("fit", fit, row.fit),
+                ("scale_dtype", scale_dtype, "float32"),
+            )
+            for kind, name, default in only:
+                if name != default:
+                    raise QrsValueError(
+                        f"{kind} is {name} for {dtype}, expected none: its blocks have a rule of their own"
+                    )
+        if row.scale_dtype not in (None, scale_dtype):
+            raise QrsValueError(f"scale_dtype is {scale_dtype} for {dtype}, expected {row.scale_dtype}")
+        if not saturate and not row.overflows:
+            raise QrsValueError(f"saturate is False for {dtype}, which has neither infinity nor NaN")
         if narrow and row.min + 1 >= row.max:
             raise QrsValueError(
                 f"narrow_range leaves {dtype} with the single code {row.max}; use a wider dtype"
             )
-        values = (dtype, granularity, even, rounding, fit, scale_dtype, narrow)
+        values = (dtype, granularity, even, rounding, fit, scale_dtype, narrow, bool(saturate))
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -301,7 +341,7 @@ class Scheme:
     @property
     def format(self) -> Format:
         """The format table's row of ``dtype``."""
-        return FORMATS[self.dtype]
+        return Format.named(self.dtype)
 
     @property
     def code_range(self) -> tuple[int, int]:
@@ -309,9 +349,19 @@ class Scheme:
         return self.format.min + self.narrow_range, self.format.max
 
     @property
-    def scale_bytes(self) -> int:
-        """Bytes that one stored scale takes."""
-        return _STORED[self.scale_dtype].bytes
+    def middle(self) -> int:
+        """The zero point of a symmetric scheme: 0, or ``2**(bits - 1)`` of an unsigned integer."""
+        unsigned = self.format.kind == "integer" and not self.format.signed
+        return 1 << (self.format.bits - 1) if unsigned else 0
+
+    @property
+    def turns(self) -> bool:
+        """Whether a fitted scale may be negative: where levels reach farther on one side of zero."""
+        if not self.symmetric or self.scale_dtype == "e8m0" or self.narrow_range:
+            return False
+        if self.format.kind == "learned":
+            return True
+        return self.fit == "mse" and not np.array_equal(*_both_ways(self.dtype))
 
     def block(self, shape: Shape) -> Shape:
         """Give the block length on each axis of an array: the elements that share a scale.
@@ -346,18 +396,36 @@ class Scheme:
         Returns
         -------
         tuple of int
+            ``(0,)`` where scales stand in blocks of bytes.
 
         Raises
         ------
         QrsTypeError, QrsValueError
-            If ``shape`` is none of an array, or an array of it has too few axes for the granularity.
+            If ``shape`` is none of an array, an array of it has too few axes for the granularity, or its
+            rows are no whole blocks.
 
         Examples
         --------
         >>> Scheme("int4", per_group(32)).params_shape((8, 70))
         (8, 3)
         """
-        return self.granularity.params_shape(lengths(shape))
+        return self._params_shape(lengths(shape))
+
+    def _params_shape(self, shape: Shape) -> Shape:
+        """Do what `params_shape` says for the shape of an array that there is."""
+        if self.format.kind != "block":
+            return self.granularity.params_shape(shape)
+        self._check_rows(shape)
+        return (0,)
+
+    def _check_rows(self, shape: Shape) -> None:
+        """Refuse an array whose rows are not whole blocks of bytes."""
+        size = self.format.block
+        if size is not None and self.format.kind == "block" and (not shape or shape[-1] % size):
+            raise QrsValueError(
+                f"x has shape {shape}, expected a last axis of a multiple of {size}, the block of "
+                f"{self.dtype}; pad the rows"
+            )
 
     def qparams(self, lo: ArrayLike, hi: ArrayLike) -> QParams:
         """Turn ranges into parameters: the smallest scale with which the codes hold ``lo``, 0 and ``hi``.
@@ -370,14 +438,17 @@ class Scheme:
         Returns
         -------
         QParams
-            Of the shape of ``lo``. Symmetric: ``scale = max(hi / (qmax - zero_point), lo / (qmin -
-            zero_point))``. Otherwise ``scale = (hi - lo) / (qmax - qmin)`` and ``zero_point = round(qmin - lo
-            / scale)``. A cell of zeros has scale 1.
+            Of the shape of ``lo``. Symmetric: ``scale = max(hi / highest, lo / lowest)``, the ends of the
+            levels less the zero point; 1 where that is enough for a format of 16 bits; a power of two,
+            ``2**(floor(log2(max |x|)) - floor(log2(highest)))``, for ``mx`` formats. Otherwise ``scale =
+            (hi - lo) / (qmax - qmin)`` and ``zero_point = round(qmin - lo / scale)``. A cell of zeros has
+            scale 1.
 
         Raises
         ------
         QrsValueError
-            If the shapes differ, a value is not finite, or ``lo > hi``.
+            If the shapes differ, a value is not finite, ``lo > hi``, or the format learns its levels from
+            data.
 
         Examples
         --------
@@ -388,6 +459,9 @@ class Scheme:
         low, high = as_float32(lo, "lo"), as_float32(hi, "hi")
         if low.shape != high.shape:
             raise QrsValueError(f"lo has shape {low.shape} and hi {high.shape}, expected one shape")
+        if self.format.kind in ("learned", "block"):
+            what = "levels" if self.format.kind == "learned" else "scales"
+            raise QrsValueError(f"{self.dtype} finds its {what} in data; quantize the data itself")
         cells = _core.qparams(low, high, self.dtype, self.symmetric, self.narrow_range, self.scale_dtype)
         return QParams._made(cells, low.shape, self)
 
@@ -417,7 +491,7 @@ class Scheme:
         """Do what `check_qparams` says for the shape of an array that there is."""
         if not isinstance(qparams, QParams):
             raise QrsTypeError(f"qparams is {quote(qparams)}, expected QParams")
-        expected = self.granularity.params_shape(shape)
+        expected = self._params_shape(shape)
         if qparams.scale.shape != expected:
             what = f"{self.granularity!r} of a {shape} array"
             raise QrsValueError(f"scale has shape {qparams.scale.shape}, expected {expected} for {what}")
@@ -426,18 +500,26 @@ class Scheme:
             object.__setattr__(qparams, "_fits", self)
 
     def _check_values(self, qparams: QParams) -> None:
-        """Refuse scales that ``scale_dtype`` does not hold, and zero points that are none of this scheme."""
+        """Refuse what ``scale_dtype`` does not hold, or is no parameter of this scheme."""
         scale, points = qparams.scale, qparams.zero_point
-        stored = _STORED[self.scale_dtype]
-        bad = ~stored.holds(scale, self.scale_dtype) | (scale < stored.smallest)
+        bad = ~SCALE_DTYPES[self.scale_dtype].holds(scale)
         if bad.any():
             raise QrsValueError(
                 f"scale is {_first(bad, scale)}, which {self.scale_dtype} does not hold as a normal number; "
                 f"round it first or use scale_dtype='float32'"
             )
-        lowest, highest = self.code_range
+        bad = scale < 0
+        if bad.any() and not self.turns:
+            raise QrsValueError(f"scale is {_first(bad, scale)}, expected finite values > 0")
+        learned = 1 << self.format.bits if self.format.kind == "learned" else None
+        count = None if qparams.levels is None else qparams.levels.size
+        if count != learned:
+            raise QrsValueError(
+                f"levels has {count or 'no'} entries, expected {learned or 'none'} for {self.dtype}"
+            )
+        lowest, highest = self.code_range if self.format.kind == "integer" else (0, 0)
         if self.symmetric:
-            lowest = highest = 0 if self.format.signed else 1 << (self.format.bits - 1)
+            lowest = highest = self.middle
         bad = (points < lowest) | (points > highest)
         if bad.any():
             what = (
@@ -499,15 +581,35 @@ class Scheme:
     def __repr__(self) -> str:
         plainest = Scheme(self.dtype)
         parts = [repr(self.dtype)]
-        if self.granularity != per_tensor:
+        if self.granularity != plainest.granularity:
             parts.append(repr(self.granularity))
         if self.symmetric != plainest.symmetric:
             parts.append(f"symmetric={self.symmetric}")
             plainest = Scheme(self.dtype, symmetric=self.symmetric)
-        rest = ("rounding", "fit", "scale_dtype", "narrow_range")
+        rest = ("rounding", "fit", "scale_dtype", "narrow_range", "saturate")
         chosen = [name for name in rest if getattr(self, name) != getattr(plainest, name)]
         parts += [f"{name}={getattr(self, name)!r}" for name in chosen]
         return f"Scheme({', '.join(parts)})"
+
+
+def _granularity(row: Format, given: object) -> Granularity:
+    """Take a granularity for a format, or the one that the format prescribes."""
+    if given is None:
+        return per_tensor if row.block is None else per_group(row.block)
+    if not isinstance(given, Granularity):
+        raise QrsTypeError(f"granularity is {quote(given)}, expected one of {', '.join(Granularity.ids())}")
+    axis = -1 if row.kind == "block" else getattr(given, "axis", -1)
+    if row.block is not None and given != per_group(row.block, axis):
+        raise QrsValueError(f"granularity is {given!r} for {row.name}, expected per_group({row.block})")
+    return given
+
+
+@cache
+def _both_ways(dtype: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the finite levels of a format in ascending order, and those turned round."""
+    levels = Format.named(dtype).levels
+    levels = np.unique(levels[np.isfinite(levels)])
+    return levels, -levels[::-1]
 
 
 @cache

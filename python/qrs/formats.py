@@ -1,0 +1,128 @@
+"""The number formats, as the native table has them: what codes there are, and what levels they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .registry import unknown
+
+__all__ = ["FORMATS", "GRAMMAR", "Format"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row of the native format table: the codes a tensor may hold.
+
+    Attributes
+    ----------
+    name : str
+        The ``dtype`` of a `Scheme`.
+    bits : int
+        Bits of one packed code; where codes and scales stand together, those of an element, rounded up.
+    kind : str
+        ``"integer"``: the level of a code is the code; ``"float"``: a floating-point number; ``"table"``:
+        one of a fixed table; ``"learned"``: one of a table that comes with the scales of a tensor;
+        ``"block"``: codes and scales stand together in blocks of bytes, as in a GGUF file.
+    signed : bool
+        Whether codes are two's complement.
+    min, max : int
+        The lowest and the highest code.
+    block : int or None
+        Elements along an axis that share a scale, or stand in a block of bytes, where the format prescribes
+        it.
+    block_bytes : int or None
+        Bytes of a block with its scales.
+    scale_dtype : str or None
+        What scales are stored as, where the format prescribes it.
+    fit : str
+        The ``fit`` of a `Scheme` that names none.
+    overflows : bool
+        Whether there is an infinity or a NaN for what is larger than the largest number.
+
+    Examples
+    --------
+    >>> Format.named("int4").bits, Format.named("int4").min, Format.named("float8_e4m3fn").kind
+    (4, -8, 'float')
+    """
+
+    name: str
+    bits: int
+    kind: str
+    signed: bool
+    min: int
+    max: int
+    block: int | None
+    block_bytes: int | None
+    scale_dtype: str | None
+    fit: str
+    overflows: bool
+
+    @staticmethod
+    @cache
+    def named(name: str) -> Format:
+        """Give the format of a name: a row of `FORMATS`, or one that the grammar ``float:eXmY`` describes.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Format
+
+        Raises
+        ------
+        QrsValueError
+            If there is none.
+        """
+        row = FORMATS.get(name)
+        if row is None:
+            try:
+                row = Format(**_core.format(name))
+            except ValueError:
+                raise unknown("dtype", name, (*FORMATS, GRAMMAR)) from None
+        return row
+
+    @property
+    def levels(self) -> NDArray[np.float32]:
+        """Level of each code from ``min`` to ``max``; codes of a learned format are their own."""
+        return np.asarray(_core.levels(self.name))
+
+    @property
+    def code_dtype(self) -> np.dtype[Any]:
+        """Type of an array with one code for each element."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{1 if self.bits <= 8 else 2}")
+
+    def packed_bytes(self, size: int) -> int:
+        """Count the bytes of packed codes: ``ceil(bits * size / 8)`` where they are not in blocks.
+
+        Five ternary codes share a byte.
+
+        Parameters
+        ----------
+        size : int
+            How many codes.
+
+        Returns
+        -------
+        int
+        """
+        if self.block is not None and self.block_bytes is not None:
+            return -(-size // self.block) * self.block_bytes
+        return -(-size // 5) if self.is_ternary else -(-self.bits * size // 8)
+
+    @property
+    def is_ternary(self) -> bool:
+        """Whether there are three codes, of which five share a byte."""
+        return self.max - self.min == 2
+
+
+GRAMMAR = "float:eXmY"
+FORMATS: Mapping[str, Format] = {row["name"]: Format(**row) for row in _core.formats()}
