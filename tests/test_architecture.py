@@ -21,7 +21,7 @@ RUST_FLOORS = [
     {"intrinsics", "parallel", "grid", "rounding", "math", "finite"},
     {"format", "activation"},
     {"pack", "qparams"},
-    {"emit"},
+    {"emit", "blocks"},
     {"quantize", "reduce", "norm", "softmax"},
     {"fit"},
     {"gemm"},
@@ -32,7 +32,7 @@ PYTHON_FLOORS = [
     {"_core"},
     {"errors"},
     {"registry", "arrays", "progress", "container"},
-    {"granularity", "machine"},
+    {"granularity", "machine", "scales", "formats"},
     {"scheme"},
     {"qtensor"},
     {"ops", "metrics"},
@@ -272,7 +272,7 @@ def test_nothing_is_unpickled_or_evaluated(path):
 
 def test_the_reference_is_short_and_stands_alone():
     files = sorted((ROOT / "tests/reference").glob("*.py"))
-    assert sum(len(path.read_text().splitlines()) for path in files) <= 500
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 700
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

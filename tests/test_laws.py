@@ -15,7 +15,9 @@ from machine import everywhere
 from qrs import _core
 from reference import tensor
 
-FORMATS = [row["name"] for row in _core.formats()]
+# Other formats than integers, and wider ones, are held to the same laws in test_formats.py.
+FORMATS = [row["name"] for row in _core.formats() if row["kind"] == "integer" and row["block"] is None]
+FORMATS = [name for name in FORMATS if not name.endswith("16")]
 ROUNDINGS = _core.roundings()
 DETERMINISTIC = [name for name in ROUNDINGS if name != "stochastic"]
 NEAREST = [name for name in ROUNDINGS if name.startswith("half")]
@@ -220,7 +222,7 @@ def test_large_arrays_equal_the_reference(fmt):
 def test_qparams_equal_the_reference(fmt, symmetric, data):
     bits = int(fmt.lstrip("uint"))
     narrow = data.draw(st.booleans()) if bits > 1 and fmt != "uint1" else False
-    scale_dtype = data.draw(st.sampled_from(_core.scale_dtypes()))
+    scale_dtype = data.draw(st.sampled_from(["float32", "float16", "bfloat16"]))
     ends = st.floats(width=32, allow_nan=False, allow_infinity=False)
     pairs = data.draw(st.lists(st.tuples(ends, ends), min_size=1, max_size=9))
     lo, hi = np.float32([min(p) for p in pairs]), np.float32([max(p) for p in pairs])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import qrs
 from qrs import QTensor, Scheme, per_channel, per_group, per_tensor, per_token
-from qrs.qtensor import packed_bytes
 from reference import tensor
 
 SCHEMES = [
@@ -162,7 +161,8 @@ def test_parts_that_do_not_fit_are_named(parts, error, message):
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_packed_bytes(bits):
-    assert [packed_bytes(bits, size) for size in (0, 1, 8, 9)] == [0, 1, bits, bits + -(-bits // 8)]
+    count = qrs.Format.named(f"int{bits}").packed_bytes
+    assert [count(size) for size in (0, 1, 8, 9)] == [0, 1, bits, bits + -(-bits // 8)]
 
 
 # ---- as an array

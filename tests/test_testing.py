@@ -48,8 +48,8 @@ def test_a_fake_quantize_that_is_not_quantize_is_caught(monkeypatch, fault, law)
 @pytest.mark.parametrize(
     ("fault", "law"),
     [
-        (lambda x: x * np.float32(1.02), "no value is off by more than 0.5 step"),
-        (lambda x: np.where(x > 0.5, -x, x), "no value is off by more than"),
+        (lambda x: x * np.float32(1.02), "every value becomes the nearest level"),
+        (lambda x: np.where(x > 0.5, -x, x), "every value becomes the nearest level"),
     ],
 )
 def test_a_quantize_that_is_off_is_caught(monkeypatch, fault, law):
