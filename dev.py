@@ -298,13 +298,20 @@ def bench(*arguments: str) -> None:
     python("-m", "pytest", "benches", "--timeout=0", "--benchmark-quiet", *arguments)
 
 
+def formats(*arguments: str) -> None:
+    """Measure what each number format loses; with --docs, write the tables of docs/formats.md."""
+    install_demo("bench")
+    python("benches/formats.py", *arguments)
+
+
 def exhaustive(*arguments: str) -> None:
     """Run the long checks too, such as all 2**32 floats; arguments go to cargo test."""
     cargo("test", "--release", "--package", "qrs-core", "--", "--ignored", *arguments)
 
 
 VERBS = {
-    verb.__name__.replace("_", "-"): verb for verb in (demo, test, lint, test_isa, emulate, bench, exhaustive)
+    verb.__name__.replace("_", "-"): verb
+    for verb in (demo, test, lint, test_isa, emulate, bench, formats, exhaustive)
 }
 
 

@@ -146,7 +146,7 @@ impl Cells {
     }
 
     fn params(&self) -> QParams<'_> {
-        QParams { scale: &self.scale, zero_point: &self.zero_point }
+        QParams { scale: &self.scale, zero_point: &self.zero_point, levels: &[] }
     }
 }
 
@@ -154,7 +154,7 @@ impl Cells {
 fn weight(format: &str, n: usize, k: usize, group: usize) -> Result<(Panels, usize), Error> {
     let (format, block) = (format::find(format)?, [1, if group == 0 { k } else { group }]);
     let grid = Grid::new(&[n, k], &block)?;
-    let (cells, codes) = (Cells::new(grid.cells(), 0.01), bytes(packed_len(n * k, format.bits())));
+    let (cells, codes) = (Cells::new(grid.cells(), 0.01), bytes(packed_len(n * k, format)));
     let packed = Packed { codes: &codes, format, grid: &grid, params: cells.params() };
     Ok((Panels::new(packed, block)?, codes.len()))
 }
@@ -178,7 +178,7 @@ fn layer(row: &Row) -> Result<Run, Error> {
     let input = match &row.input {
         Some(name) => {
             let target = Target::new(format::find(name)?, false, false, ScaleType::Float32)?;
-            Some(Input::per_token(target))
+            Some(Input::per_token(target)?)
         }
         None => None,
     };
@@ -196,10 +196,16 @@ fn codes(row: &Row) -> Result<Run, Error> {
     let block = [1, if row.group == 0 { last } else { row.group }];
     let grid = Grid::new(&row.shape, &block[2 - row.shape.len()..])?;
     let (x, narrow_range) = (floats(len), format.bits() == 8);
-    let encoding =
-        Encoding { format, narrow_range, rounding: Rounding::HalfEven, seed: 0, check_finite: true };
+    let encoding = Encoding {
+        format,
+        narrow_range,
+        rounding: Rounding::HalfEven,
+        seed: 0,
+        check_finite: true,
+        saturate: true,
+    };
     let cells = Cells::new(grid.cells(), 1.0 / 127.0);
-    let (mut packed, mut out) = (vec![0; packed_len(len, format.bits())], vec![0.0; len]);
+    let (mut packed, mut out) = (vec![0; packed_len(len, format)], vec![0.0; len]);
     Ok(match row.op.as_str() {
         "quantize" => Box::new(move || quantize(&x, &grid, cells.params(), &encoding, &mut packed)),
         "fake_quantize" => Box::new(move || fake_quantize(&x, &grid, cells.params(), &encoding, &mut out)),
