@@ -21,7 +21,7 @@ RUST_FLOORS = [
     {"intrinsics", "parallel", "grid", "rounding", "math", "finite"},
     {"format", "activation"},
     {"pack", "qparams"},
-    {"quantize", "reduce", "fit", "norm", "softmax"},
+    {"quantize", "reduce", "fit", "norm", "softmax", "trellis"},
     {"gemm"},
     {"attention", "conv"},
     {"lib"},

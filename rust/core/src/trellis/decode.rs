@@ -1,0 +1,117 @@
+//! The layout of a block, and the way back from it.
+//!
+//! The bits that the steps of a block add, `k` each and the highest first, make a stream; the state of step `t` is its
+//! bits `k·t` to `k·t + L`, and behind the last bit stands the first. So the decoder of any weight needs L
+//! neighbouring bits and nothing before them.
+//!
+//! The stream is cut into segments of [`SEGMENT`] steps, `k` words of 16 bits each, and the words are stored by their
+//! place in a segment: first word 0 of all segments, then word 1 of all. With 2 bits a step and one value:
+//!
+//! ```text
+//!             lane 0        lane 1        …   lane 15
+//! bytes  0…31 steps 0–7     steps 16–23   …   steps 240–247     word 0, little-endian, first step in the top bits
+//! bytes 32…63 steps 8–15    steps 24–31   …   steps 248–255     word 1
+//! ```
+//!
+//! A vector register loads word q of all segments at once, and the states of step r of all segments are
+//! `(word[q] << s | word[q + 1] >> 16 − s) >> 16 − L` with constants `q = kr / 16` and `s = kr mod 16`: no lane does
+//! anything of its own. Behind the last word of a segment comes the first of the next, which is word 0 turned by one
+//! lane; that makes the last segment end in the first by itself. A block of 256 weights has 16 lanes with one value
+//! a step, 8 with two.
+#![forbid(unsafe_code)]
+
+use super::BLOCK;
+use crate::isa::Op;
+
+/// Steps of a segment.
+pub(super) const SEGMENT: usize = 16;
+
+/// Writes the symbols of a block of `bits` bits each.
+pub(super) fn pack(symbols: &[u8], bits: usize, out: &mut [u8]) {
+    let words = out.as_chunks_mut::<2>().0;
+    let lanes = symbols.len() / SEGMENT;
+    for (lane, symbols) in symbols.as_chunks::<SEGMENT>().0.iter().enumerate() {
+        let stream = symbols.iter().fold(0u64, |stream, symbol| stream << bits | u64::from(*symbol));
+        for q in 0..bits {
+            words[q * lanes + lane] = ((stream >> (16 * (bits - 1 - q))) as u16).to_le_bytes();
+        }
+    }
+}
+
+/// Decodes blocks of `K` bits and `V` values a step.
+pub(super) struct Decode<'a> {
+    pub(super) bits: usize,
+    pub(super) state_bits: usize,
+    pub(super) values: usize,
+    /// The levels of each state.
+    pub(super) levels: &'a [f32],
+    pub(super) bytes: &'a [u8],
+    pub(super) out: &'a mut [f32],
+}
+
+impl Op for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match (self.bits, self.values) {
+            (1, 1) => self.blocks::<1, 1, 16>(),
+            (2, 1) => self.blocks::<2, 1, 16>(),
+            (3, 1) => self.blocks::<3, 1, 16>(),
+            (_, 1) => self.blocks::<4, 1, 16>(),
+            (1, _) => self.blocks::<1, 2, 8>(),
+            (2, _) => self.blocks::<2, 2, 8>(),
+            (3, _) => self.blocks::<3, 2, 8>(),
+            (_, _) => self.blocks::<4, 2, 8>(),
+        }
+    }
+}
+
+impl Decode<'_> {
+    #[inline(always)]
+    fn blocks<const K: usize, const V: usize, const LANES: usize>(self) {
+        let levels = self.levels.as_chunks::<V>().0;
+        let blocks = self.bytes.chunks_exact(2 * K * LANES);
+        for (bytes, out) in blocks.zip(self.out.chunks_exact_mut(BLOCK)) {
+            let words = words::<K, LANES>(bytes);
+            for r in 0..SEGMENT {
+                let windows = windows::<K, LANES>(&words, r);
+                for lane in 0..LANES {
+                    let state = usize::from(windows[lane] >> (16 - self.state_bits));
+                    let to = (lane * SEGMENT + r) * V;
+                    out[to..to + V].copy_from_slice(&levels[state]);
+                }
+            }
+        }
+    }
+}
+
+/// The words of a block, by their place in a segment.
+#[inline(always)]
+pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; K] {
+    let mut words = [[0; LANES]; K];
+    for q in 0..K {
+        let bytes = &bytes[2 * q * LANES..][..2 * LANES];
+        for (word, bytes) in words[q].iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *word = u16::from_le_bytes(*bytes);
+        }
+    }
+    words
+}
+
+/// The 16 bits of each segment's stream that begin with step `r`.
+#[inline(always)]
+pub(super) fn windows<const K: usize, const LANES: usize>(words: &[[u16; LANES]; K], r: usize) -> [u16; LANES] {
+    let (q, s) = (K * r / 16, K * r % 16);
+    let mut windows = words[q];
+    if s > 0 {
+        let mut next = words[(q + 1) % K];
+        if q + 1 == K {
+            next.rotate_left(1);
+        }
+        for lane in 0..LANES {
+            windows[lane] = windows[lane] << s | next[lane] >> (16 - s);
+        }
+    }
+    windows
+}
