@@ -26,6 +26,21 @@ use crate::isa::Op;
 /// Steps of a segment.
 pub(super) const SEGMENT: usize = 16;
 
+/// Repeats a body for each step of a segment, whose number is a constant: then so are all shifts.
+macro_rules! each_step {
+    ($r:ident, $body:block) => {
+        each_step!(@ $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $r:ident, $body:block, $($number:literal)*) => {
+        $({
+            #[allow(non_upper_case_globals, reason = "it takes the place of a loop's variable")]
+            const $r: usize = $number;
+            $body
+        })*
+    };
+}
+pub(super) use each_step;
+
 /// Writes the symbols of a block of `bits` bits each.
 pub(super) fn pack(symbols: &[u8], bits: usize, out: &mut [u8]) {
     let words = out.as_chunks_mut::<2>().0;
@@ -74,41 +89,43 @@ impl Decode<'_> {
         let blocks = self.bytes.chunks_exact(2 * K * LANES);
         for (bytes, out) in blocks.zip(self.out.chunks_exact_mut(BLOCK)) {
             let words = words::<K, LANES>(bytes);
-            for r in 0..SEGMENT {
-                let windows = windows::<K, LANES>(&words, r);
+            each_step!(r, {
+                let windows = windows::<K, LANES, r>(&words);
                 for lane in 0..LANES {
                     let state = usize::from(windows[lane] >> (16 - self.state_bits));
                     let to = (lane * SEGMENT + r) * V;
                     out[to..to + V].copy_from_slice(&levels[state]);
                 }
-            }
+            });
         }
     }
 }
 
-/// The words of a block, by their place in a segment.
+/// The words of a block by their place in a segment, and behind them the first of the next segments.
 #[inline(always)]
-pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; K] {
-    let mut words = [[0; LANES]; K];
+pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; 5] {
+    let mut words = [[0; LANES]; 5];
     for q in 0..K {
         let bytes = &bytes[2 * q * LANES..][..2 * LANES];
         for (word, bytes) in words[q].iter_mut().zip(bytes.as_chunks::<2>().0) {
             *word = u16::from_le_bytes(*bytes);
         }
     }
+    for lane in 0..LANES {
+        words[K][lane] = words[0][(lane + 1) % LANES];
+    }
     words
 }
 
-/// The 16 bits of each segment's stream that begin with step `r`.
+/// The 16 bits of each segment's stream that begin with step `R`.
 #[inline(always)]
-pub(super) fn windows<const K: usize, const LANES: usize>(words: &[[u16; LANES]; K], r: usize) -> [u16; LANES] {
-    let (q, s) = (K * r / 16, K * r % 16);
+pub(super) fn windows<const K: usize, const LANES: usize, const R: usize>(
+    words: &[[u16; LANES]; 5],
+) -> [u16; LANES] {
+    let (q, s) = const { (K * R / 16, K * R % 16) };
     let mut windows = words[q];
     if s > 0 {
-        let mut next = words[(q + 1) % K];
-        if q + 1 == K {
-            next.rotate_left(1);
-        }
+        let next = words[q + 1];
         for lane in 0..LANES {
             windows[lane] = windows[lane] << s | next[lane] >> (16 - s);
         }

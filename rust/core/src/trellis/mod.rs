@@ -22,19 +22,19 @@
 
 mod code;
 mod decode;
+mod product;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod train;
 mod viterbi;
 
-pub use code::{Code, Table};
+pub use code::{Code, Quintic, Table};
 pub use train::{Training, fit_scale, gaussian};
 
 use crate::error::Error;
 use crate::finite::Census;
 use crate::isa::Isa;
-use crate::mem::zeroed;
 use crate::parallel;
 use decode::Decode;
 use std::sync::Mutex;

@@ -31,7 +31,7 @@ const INERTIA: f64 = 2.0;
 /// How far a level moves at first, in distances to the mean.
 const MOVE: f32 = 1.8;
 /// Standard deviation of the first noise, in distances between levels: `2^(−k/V)`.
-const NOISE: f32 = 0.8;
+const NOISE: f32 = 0.15;
 
 impl Training {
     /// Trains a table on samples: whole blocks of values of about unit variance, for each level some hundred of them.
@@ -54,7 +54,11 @@ impl Training {
         check("values", self.values, 1, 2)?;
         let mut levels = zeroed(self.values << self.state_bits)?;
         let mut noise = levels.clone();
-        gaussian(self.seed, &mut levels);
+        if self.values == 1 {
+            levels = Code::find("quintic", self.bits, self.state_bits)?.levels(self.state_bits);
+        } else {
+            gaussian(self.seed, &mut levels);
+        }
         let mut assigned = Assigned::new(self, samples)?;
         let distance = 0.5f32.powi(self.bits as i32);
         let distance = if self.values == 1 { distance } else { distance.sqrt() };
