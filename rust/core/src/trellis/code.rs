@@ -56,7 +56,11 @@ impl Quintic {
         // The largest level, at u = 1, is 950: the coefficients fit 16 bits, and sums of 32 products with 16-bit
         // activations fit 32.
         let one = 1900.0 / (1.0 + a + b);
-        Quintic { multiplier, coefficients: [one as i16, (4.0 * a * one) as i16, (16.0 * b * one) as i16], gain }
+        Quintic {
+            multiplier,
+            coefficients: [one as i16, (4.0 * a * one) as i16, (16.0 * b * one) as i16],
+            gain,
+        }
     }
 
     /// The multiplier of states of `state_bits` bits that stand in the upper bits of 16.
@@ -74,7 +78,8 @@ impl Quintic {
 
     /// What a level of 1 stands for: the gain over the standard deviation of all states.
     pub(super) fn scale(&self, state_bits: usize) -> f32 {
-        let squares: u64 = self.integers(state_bits).map(|level| u64::from(level.unsigned_abs()).pow(2)).sum();
+        let squares: u64 =
+            self.integers(state_bits).map(|level| u64::from(level.unsigned_abs()).pow(2)).sum();
         (f64::from(self.gain) / (squares as f64 / (1u64 << state_bits) as f64).sqrt()) as f32
     }
 
@@ -169,6 +174,16 @@ impl Code {
         Ok(())
     }
 
+    /// What an integer level of 1 stands for, where levels are integers.
+    pub(super) fn unit(&self, state_bits: usize) -> f32 {
+        match self {
+            Code::OneMad => 1.0 / ONE_MAD,
+            Code::ThreeInst => 1.0,
+            Code::Quintic(code) => code.scale(state_bits),
+            Code::Table(table) => table.scale,
+        }
+    }
+
     /// The levels of all states of `state_bits` bits.
     pub(super) fn levels(&self, state_bits: usize) -> Vec<f32> {
         let states = 0..1u32 << state_bits;
@@ -184,10 +199,13 @@ impl Code {
     }
 }
 
+/// The standard deviation of the sum of four random bytes, as published.
+const ONE_MAD: f32 = 147.800_54;
+
 fn one_mad(state: u32) -> f32 {
     let bytes = state.wrapping_mul(34_038_481).wrapping_add(76_625_530).to_le_bytes();
     let sum: i32 = bytes.iter().map(|b| i32::from(*b)).sum();
-    (sum - 510) as f32 / 147.800_54
+    (sum - 510) as f32 / ONE_MAD
 }
 
 fn three_inst(state: u32) -> f32 {

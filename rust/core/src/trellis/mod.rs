@@ -53,6 +53,8 @@ pub struct Trellis {
     state_bits: usize,
     values: usize,
     code: Code,
+    /// What an integer level of 1 stands for.
+    unit: f32,
     /// The levels of each state.
     levels: Vec<f32>,
     branches: Branches,
@@ -75,8 +77,8 @@ impl Trellis {
     }
 
     fn with_levels(bits: usize, state_bits: usize, values: usize, code: Code, levels: Vec<f32>) -> Trellis {
-        let branches = Branches::new(bits, values, &levels);
-        Trellis { bits, state_bits, values, code, levels, branches }
+        let (unit, branches) = (code.unit(state_bits), Branches::new(bits, values, &levels));
+        Trellis { bits, state_bits, values, code, unit, levels, branches }
     }
 
     /// Bits that a step adds.

@@ -59,7 +59,8 @@ impl Trellis {
         let (rows, blocks) = (out.len(), x.len() / BLOCK);
         self.check_lens("x", x.len(), "bytes of a row", blocks * self.bytes())?;
         if bytes.len() != rows * blocks * self.bytes() {
-            let expected = format!("({},): {} blocks for each of {rows} rows", rows * blocks * self.bytes(), blocks);
+            let expected =
+                format!("({},): {} blocks for each of {rows} rows", rows * blocks * self.bytes(), blocks);
             return Err(Error::Shape { what: "bytes", got: vec![bytes.len()], expected });
         }
         if rows == 0 {
@@ -146,17 +147,16 @@ impl Op for Rows<'_> {
         let trellis = self.job.trellis;
         let down = 16 - trellis.state_bits as u32;
         match &trellis.code {
-            Code::OneMad => self.by_bits(OneMad { down }, 1.0 / 147.800_54),
+            Code::OneMad => self.by_bits(OneMad { down }, trellis.unit),
             Code::Quintic(code) => {
                 let multiplier = code.multiplier(trellis.state_bits);
-                let scale = code.scale(trellis.state_bits);
                 let mask = u16::MAX << down;
-                self.by_bits(Polynomial { mask, multiplier, coefficients: code.coefficients }, scale);
+                self.by_bits(Polynomial { mask, multiplier, coefficients: code.coefficients }, trellis.unit);
             }
             Code::Table(table) if trellis.values == 1 => {
                 let mut levels = [0; 4096];
                 levels[..table.levels.len()].copy_from_slice(&table.levels);
-                self.by_bits(Lookup { down, levels: &levels }, table.scale);
+                self.by_bits(Lookup { down, levels: &levels }, trellis.unit);
             }
             _ => self.decoded(),
         }

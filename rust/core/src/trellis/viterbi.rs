@@ -194,7 +194,9 @@ impl<const K: usize, const J: usize, const G: usize, const V: usize> Walk<'_, K,
             let (before, after) = costs[t * nodes..][..2 * nodes].split_at_mut(nodes);
             let x = self.x[at];
             match self.weights {
-                None => self.step(before, after, |v, level| square(Self::doubled(x[v].saturating_sub(level)))),
+                None => {
+                    self.step(before, after, |v, level| square(Self::doubled(x[v].saturating_sub(level))))
+                }
                 Some(weights) => {
                     let w = weights[at];
                     self.step(before, after, |v, level| {
