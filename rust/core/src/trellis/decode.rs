@@ -20,9 +20,6 @@
 //! a step, 8 with two.
 #![forbid(unsafe_code)]
 
-use super::BLOCK;
-use crate::isa::Op;
-
 /// Steps of a segment.
 pub(super) const SEGMENT: usize = 16;
 
@@ -53,52 +50,37 @@ pub(super) fn pack(symbols: &[u8], bits: usize, out: &mut [u8]) {
     }
 }
 
-/// Decodes blocks of `K` bits and `V` values a step.
-pub(super) struct Decode<'a> {
-    pub(super) bits: usize,
-    pub(super) state_bits: usize,
-    pub(super) values: usize,
-    /// The levels of each state.
-    pub(super) levels: &'a [f32],
-    pub(super) bytes: &'a [u8],
-    pub(super) out: &'a mut [f32],
-}
-
-impl Op for Decode<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        match (self.bits, self.values) {
-            (1, 1) => self.blocks::<1, 1, 16>(),
-            (2, 1) => self.blocks::<2, 1, 16>(),
-            (3, 1) => self.blocks::<3, 1, 16>(),
-            (_, 1) => self.blocks::<4, 1, 16>(),
-            (1, _) => self.blocks::<1, 2, 8>(),
-            (2, _) => self.blocks::<2, 2, 8>(),
-            (3, _) => self.blocks::<3, 2, 8>(),
-            (_, _) => self.blocks::<4, 2, 8>(),
+/// Calls `each(lane, r, state)` for every step of a block: number `r` of segment `lane`.
+#[inline(always)]
+pub(super) fn states(
+    bytes: &[u8],
+    bits: usize,
+    state_bits: usize,
+    mut each: impl FnMut(usize, usize, usize),
+) {
+    let words = bytes.as_chunks::<2>().0;
+    let lanes = words.len() / bits;
+    let word = |q: usize, lane: usize| u128::from(u16::from_le_bytes(words[q * lanes + lane]));
+    for lane in 0..lanes {
+        // The words of the segment and the first of the next.
+        let own = (0..bits).fold(0, |stream, q| stream << 16 | word(q, lane));
+        let stream = own << 16 | word(0, (lane + 1) % lanes);
+        for r in 0..SEGMENT {
+            let end = 16 * (bits + 1) - bits * r - state_bits;
+            each(lane, r, (stream >> end) as usize % (1 << state_bits));
         }
     }
 }
 
-impl Decode<'_> {
-    #[inline(always)]
-    fn blocks<const K: usize, const V: usize, const LANES: usize>(self) {
-        let levels = self.levels.as_chunks::<V>().0;
-        let blocks = self.bytes.chunks_exact(2 * K * LANES);
-        for (bytes, out) in blocks.zip(self.out.chunks_exact_mut(BLOCK)) {
-            let words = words::<K, LANES>(bytes);
-            each_step!(r, {
-                let windows = windows::<K, LANES, r>(&words);
-                for lane in 0..LANES {
-                    let state = usize::from(windows[lane] >> (16 - self.state_bits));
-                    let to = (lane * SEGMENT + r) * V;
-                    out[to..to + V].copy_from_slice(&levels[state]);
-                }
-            });
+/// Writes the levels of a block, `values` to each of its steps.
+pub(super) fn decode(bytes: &[u8], bits: usize, state_bits: usize, levels: &[f32], out: &mut [f32]) {
+    let values = levels.len() >> state_bits;
+    states(bytes, bits, state_bits, |lane, r, state| {
+        let to = (lane * SEGMENT + r) * values;
+        for v in 0..values {
+            out[to + v] = levels[state * values + v];
         }
-    }
+    });
 }
 
 /// The words of a block by their place in a segment, and behind them the first of the next segments.

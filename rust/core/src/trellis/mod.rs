@@ -36,7 +36,6 @@ use crate::error::Error;
 use crate::finite::Census;
 use crate::isa::Isa;
 use crate::parallel;
-use decode::Decode;
 use std::sync::Mutex;
 use viterbi::{Branches, Scratch, Search};
 
@@ -187,18 +186,19 @@ impl Trellis {
     /// # Errors
     /// `bytes` is no whole number of blocks, or `out` does not fit it.
     pub fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        self.decode_on(Isa::active()?, bytes, out)
-    }
-
-    fn decode_on(&self, isa: Isa, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
         self.check_lens("out", out.len(), "bytes", bytes.len())?;
-        // About a nanosecond a weight; 64 blocks are 64 KiB of values.
-        let nanoseconds = out.len();
+        // Some nanoseconds a weight; 64 blocks are 64 KiB of values.
+        let nanoseconds = 2 * out.len();
         parallel::for_each_chunk(out, 64 * BLOCK, nanoseconds, |number, out| {
             let bytes = &bytes[number * 64 * self.bytes()..];
-            let Trellis { bits, state_bits, values, levels, .. } = self;
-            isa.run(Decode { bits: *bits, state_bits: *state_bits, values: *values, levels, bytes, out });
+            for (bytes, out) in bytes.chunks(self.bytes()).zip(out.chunks_mut(BLOCK)) {
+                self.decode_block(bytes, out);
+            }
         })
+    }
+
+    fn decode_block(&self, bytes: &[u8], out: &mut [f32]) {
+        decode::decode(bytes, self.bits, self.state_bits, &self.levels, out);
     }
 
     /// Whole blocks of values and the bytes of as many blocks.
@@ -221,6 +221,33 @@ impl Trellis {
     }
 }
 
+/// The widest of the instruction sets that hot loops are compiled for: 8-bit dot products are of no use here, so rows
+/// that differ in those alone run the code of the row that they include.
+#[cfg(target_arch = "x86_64")]
+fn compiled(isa: Isa) -> Isa {
+    match isa {
+        Isa::AvxVnni => Isa::Avx2,
+        Isa::Avx512Vnni => Isa::Avx512,
+        other => other,
+    }
+}
+#[cfg(target_arch = "x86_64")]
+const COMPILED: u8 = Isa::Portable.bit() | Isa::Avx2.bit() | Isa::Avx512.bit();
+
+#[cfg(target_arch = "aarch64")]
+fn compiled(_: Isa) -> Isa {
+    Isa::Neon
+}
+#[cfg(target_arch = "aarch64")]
+const COMPILED: u8 = Isa::Neon.bit();
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn compiled(isa: Isa) -> Isa {
+    isa
+}
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const COMPILED: u8 = u8::MAX;
+
 /// The blocks of one task.
 struct Part<'a> {
     trellis: &'a Trellis,
@@ -240,7 +267,7 @@ impl Part<'_> {
             let left = self.x.len() / BLOCK - block;
             let count = if left < together { 1 } else { together };
             let values = block * BLOCK..(block + count) * BLOCK;
-            self.isa.run(Search {
+            compiled(self.isa).run(Search {
                 branches,
                 x: &self.x[values.clone()],
                 importance: self.importance.map(|w| &w[values.clone()]),

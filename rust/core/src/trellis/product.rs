@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::code::{Code, Quintic};
-use super::decode::{Decode, SEGMENT, each_step, windows, words};
-use super::{BLOCK, Trellis};
+use super::decode::{SEGMENT, each_step, states, windows, words};
+use super::{BLOCK, COMPILED, Trellis, compiled};
 use crate::error::Error;
 use crate::finite::Census;
 use crate::isa::{Isa, Op};
@@ -86,13 +86,8 @@ impl Trellis {
         let size = (1 << 15 >> blocks.ilog2()).clamp(1, 64);
         parallel::for_each_chunk(out, size, nanoseconds, |number, out| {
             let first = number * size;
-            isa.run(Rows {
-                job,
-                bytes: &bytes[first * blocks * self.bytes()..],
-                scales: &scales[first * groups..][..out.len() * groups],
-                groups,
-                out,
-            });
+            let scales = &scales[first * groups..][..out.len() * groups];
+            Rows { job, bytes: &bytes[first * blocks * self.bytes()..], scales, groups, out }.run(isa);
         })
     }
 }
@@ -139,26 +134,36 @@ struct Rows<'a> {
     out: &'a mut [f32],
 }
 
-impl Op for Rows<'_> {
+impl Rows<'_> {
+    fn run(self, isa: Isa) {
+        match &self.job.trellis.code {
+            Code::OneMad | Code::Quintic(_) => compiled(isa).run(Computed(self)),
+            Code::Table(table) if self.job.trellis.values == 1 => {
+                let Trellis { bits, state_bits, .. } = *self.job.trellis;
+                self.by_blocks(Looking { bits, state_bits, levels: &table.levels });
+            }
+            _ => self.decoded(),
+        }
+    }
+}
+
+/// Rows of a code that is computed.
+struct Computed<'a>(Rows<'a>);
+
+impl Op for Computed<'_> {
     type Output = ();
+    const ISAS: u8 = COMPILED;
 
     #[inline(always)]
     fn run(self) {
-        let trellis = self.job.trellis;
-        let down = 16 - trellis.state_bits as u32;
-        match &trellis.code {
-            Code::OneMad => self.by_bits(OneMad { down }, trellis.unit),
+        let down = 16 - self.0.job.trellis.state_bits as u32;
+        match &self.0.job.trellis.code {
             Code::Quintic(code) => {
-                let multiplier = code.multiplier(trellis.state_bits);
-                let mask = u16::MAX << down;
-                self.by_bits(Polynomial { mask, multiplier, coefficients: code.coefficients }, trellis.unit);
+                let multiplier = code.multiplier(self.0.job.trellis.state_bits);
+                let coefficients = code.coefficients;
+                self.by_bits(Polynomial { mask: u16::MAX << down, multiplier, coefficients });
             }
-            Code::Table(table) if trellis.values == 1 => {
-                let mut levels = [0; 4096];
-                levels[..table.levels.len()].copy_from_slice(&table.levels);
-                self.by_bits(Lookup { down, levels: &levels }, trellis.unit);
-            }
-            _ => self.decoded(),
+            _ => self.by_bits(OneMad { down }),
         }
     }
 }
@@ -208,69 +213,88 @@ impl Levels for Polynomial {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Lookup<'a> {
-    down: u32,
-    levels: &'a [i8; 4096],
+/// The product of a block in integers. A closure would not be compiled for the instruction set of its caller.
+trait Dot {
+    fn dot(&self, bytes: &[u8], x: &[[i16; LANES]; SEGMENT]) -> i64;
 }
 
-impl Levels for Lookup<'_> {
+/// Computes levels, of `K` bits a step.
+struct Computing<const K: usize, C>(C);
+
+impl<const K: usize, C: Levels> Dot for Computing<K, C> {
     #[inline(always)]
-    fn levels(self, windows: [u16; LANES]) -> [i16; LANES] {
-        let mut levels = [0; LANES];
-        for lane in 0..LANES {
-            levels[lane] = i16::from(self.levels[usize::from(windows[lane] >> self.down) % 4096]);
+    fn dot(&self, bytes: &[u8], x: &[[i16; LANES]; SEGMENT]) -> i64 {
+        dot::<K, C>(self.0, bytes, x)
+    }
+}
+
+/// Looks levels up, which is scalar work.
+struct Looking<'a> {
+    bits: usize,
+    state_bits: usize,
+    levels: &'a [i8],
+}
+
+impl Dot for Looking<'_> {
+    fn dot(&self, bytes: &[u8], x: &[[i16; LANES]; SEGMENT]) -> i64 {
+        let mut total = 0;
+        states(bytes, self.bits, self.state_bits, |lane, r, state| {
+            total += i32::from(self.levels[state]) * i32::from(x[r][lane]);
+        });
+        i64::from(total)
+    }
+}
+
+impl Computed<'_> {
+    #[inline(always)]
+    fn by_bits<C: Levels>(self, code: C) {
+        match self.0.job.trellis.bits {
+            1 => self.rows::<1, C>(code),
+            2 => self.rows::<2, C>(code),
+            3 => self.rows::<3, C>(code),
+            _ => self.rows::<4, C>(code),
         }
-        levels
+    }
+
+    #[inline(always)]
+    fn rows<const K: usize, C: Levels>(self, code: C) {
+        self.0.by_blocks(Computing::<K, C>(code));
     }
 }
 
 impl Rows<'_> {
+    /// Writes each row's sum.
     #[inline(always)]
-    fn by_bits<C: Levels>(self, code: C, scale: f32) {
-        match self.job.trellis.bits {
-            1 => self.rows::<1, C>(code, scale),
-            2 => self.rows::<2, C>(code, scale),
-            3 => self.rows::<3, C>(code, scale),
-            _ => self.rows::<4, C>(code, scale),
-        }
-    }
-
-    #[inline(always)]
-    fn rows<const K: usize, C: Levels>(self, code: C, scale: f32) {
-        let Job { codes, blocks, .. } = self.job;
-        let (x, x_scales) = (codes.codes.as_chunks::<LANES>().0.as_chunks::<SEGMENT>().0, &codes.scales);
-        let row_bytes = x_scales.len() * 2 * K * LANES;
+    fn by_blocks(self, code: impl Dot) {
+        let Job { trellis, codes, blocks, .. } = self.job;
+        let x = codes.codes.as_chunks::<LANES>().0.as_chunks::<SEGMENT>().0;
+        let row_bytes = x.len() * trellis.bytes();
         for (row, out) in self.out.iter_mut().enumerate() {
             let bytes = &self.bytes[row * row_bytes..][..row_bytes];
             let mut sum = 0.0;
-            for (group, bytes) in bytes.chunks(blocks * 2 * K * LANES).enumerate() {
+            for (group, bytes) in bytes.chunks(blocks * trellis.bytes()).enumerate() {
                 let mut part = 0.0;
-                for (i, bytes) in bytes.chunks_exact(2 * K * LANES).enumerate() {
+                for (i, bytes) in bytes.chunks_exact(trellis.bytes()).enumerate() {
                     let block = group * blocks + i;
-                    let dot = dot::<K, C>(code, bytes, &x[block]);
-                    part += dot as f32 * x_scales[block];
+                    part += code.dot(bytes, &x[block]) as f32 * codes.scales[block];
                 }
-                sum += part * (self.scales[row * self.groups + group] * scale);
+                sum += part * (self.scales[row * self.groups + group] * trellis.unit);
             }
             *out = sum;
         }
     }
 
     /// The product with rows that are decoded to float32 block by block.
-    #[inline(always)]
     fn decoded(self) {
         let Job { trellis, x, blocks, .. } = self.job;
-        let Trellis { bits, state_bits, values, levels, .. } = trellis;
-        let block_bytes = trellis.bytes();
-        let row_bytes = x.len() / BLOCK * block_bytes;
+        let row_bytes = x.len() / BLOCK * trellis.bytes();
         let mut weights = [0.0; BLOCK];
         for (row, out) in self.out.iter_mut().enumerate() {
             let bytes = &self.bytes[row * row_bytes..][..row_bytes];
             let mut sum = 0.0;
-            for (block, (bytes, x)) in bytes.chunks(block_bytes).zip(x.as_chunks::<BLOCK>().0).enumerate() {
-                let out = &mut weights;
-                Decode { bits: *bits, state_bits: *state_bits, values: *values, levels, bytes, out }.run();
+            for (block, (bytes, x)) in bytes.chunks(trellis.bytes()).zip(x.as_chunks::<BLOCK>().0).enumerate()
+            {
+                trellis.decode_block(bytes, &mut weights);
                 let mut lanes = [0.0; math::LANES];
                 for (x, w) in x.as_chunks::<{ math::LANES }>().0.iter().zip(weights.as_chunks().0) {
                     lanes = math::added(lanes, products(*x, *w));

@@ -17,7 +17,7 @@
 //! bits, their squares are rounded to 15 bits; every fourth step the least cost is subtracted from all.
 #![forbid(unsafe_code)]
 
-use super::BLOCK;
+use super::{BLOCK, COMPILED};
 use crate::error::Error;
 use crate::isa::Op;
 use crate::mem::zeroed;
@@ -109,6 +109,7 @@ pub(super) struct Search<'a> {
 
 impl Op for Search<'_> {
     type Output = ();
+    const ISAS: u8 = COMPILED;
 
     #[inline(always)]
     fn run(self) {
