@@ -60,27 +60,29 @@ pub(super) fn states(
 ) {
     let words = bytes.as_chunks::<2>().0;
     let lanes = words.len() / bits;
-    let word = |q: usize, lane: usize| u128::from(u16::from_le_bytes(words[q * lanes + lane]));
+    let word = |q: usize, lane: usize| u32::from(u16::from_le_bytes(words[q * lanes + lane]));
     for lane in 0..lanes {
-        // The words of the segment and the first of the next.
-        let own = (0..bits).fold(0, |stream, q| stream << 16 | word(q, lane));
-        let stream = own << 16 | word(0, (lane + 1) % lanes);
+        // Each word of the segment with the next behind it.
+        let mut pairs = [0; 4];
+        for q in 0..bits {
+            let next = if q + 1 < bits { word(q + 1, lane) } else { word(0, (lane + 1) % lanes) };
+            pairs[q] = word(q, lane) << 16 | next;
+        }
         for r in 0..SEGMENT {
-            let end = 16 * (bits + 1) - bits * r - state_bits;
-            each(lane, r, (stream >> end) as usize % (1 << state_bits));
+            let at = bits * r;
+            each(lane, r, (pairs[at / 16 % 4] << (at % 16) >> (32 - state_bits)) as usize);
         }
     }
 }
 
-/// Writes the levels of a block, `values` to each of its steps.
+/// Writes the levels of a block.
 pub(super) fn decode(bytes: &[u8], bits: usize, state_bits: usize, levels: &[f32], out: &mut [f32]) {
-    let values = levels.len() >> state_bits;
-    states(bytes, bits, state_bits, |lane, r, state| {
-        let to = (lane * SEGMENT + r) * values;
-        for v in 0..values {
-            out[to + v] = levels[state * values + v];
-        }
-    });
+    if levels.len() >> state_bits == 1 {
+        states(bytes, bits, state_bits, |lane, r, state| out[lane * SEGMENT + r] = levels[state]);
+    } else {
+        let (levels, out) = (levels.as_chunks::<2>().0, out.as_chunks_mut::<2>().0);
+        states(bytes, bits, state_bits, |lane, r, state| out[lane * SEGMENT + r] = levels[state]);
+    }
 }
 
 /// The words of a block by their place in a segment, and behind them the first of the next segments.
