@@ -186,8 +186,10 @@ impl Levels for OneMad {
         for lane in 0..LANES {
             let state = u32::from(windows[lane]) >> self.down;
             let x = state.wrapping_mul(34_038_481).wrapping_add(76_625_530);
-            let pairs = (x & 0x00FF_00FF) + (x >> 8 & 0x00FF_00FF);
-            levels[lane] = ((pairs + (pairs >> 16)) & 0xFFFF) as i16 - 510;
+            // Nothing here wraps; checked additions would be branches, two for each of thousands of lanes.
+            let pairs = (x & 0x00FF_00FF).wrapping_add(x >> 8 & 0x00FF_00FF);
+            let sum = pairs.wrapping_add(pairs >> 16) & 0xFFFF;
+            levels[lane] = (sum as i16).wrapping_sub(510);
         }
         // Through memory, where they are 16 bits: the compiler would rather take the activations apart.
         std::hint::black_box(levels)
@@ -337,8 +339,8 @@ fn dot<const K: usize, C: Levels>(code: C, bytes: &[u8], x: &[[i16; LANES]; SEGM
 #[inline(always)]
 fn less_pairs(mut sums: [i32; LANES / 2], levels: [i16; LANES], x: [i16; LANES]) -> [i32; LANES / 2] {
     for i in 0..LANES / 2 {
-        let even = i32::from(levels[2 * i]) * i32::from(x[2 * i]);
-        let odd = i32::from(levels[2 * i + 1]) * i32::from(x[2 * i + 1]);
+        let even = i32::from(levels[2 * i]).wrapping_mul(x[2 * i].into());
+        let odd = i32::from(levels[2 * i + 1]).wrapping_mul(x[2 * i + 1].into());
         sums[i] = sums[i].wrapping_sub(even.wrapping_add(odd));
     }
     sums

@@ -319,7 +319,7 @@ fn double(v: i16) -> i16 {
 /// `a · b / 2¹⁶`: `vpmulhw`.
 #[inline(always)]
 fn high(a: i16, b: i16) -> i16 {
-    ((i32::from(a) * i32::from(b)) >> 16) as i16
+    (i32::from(a).wrapping_mul(i32::from(b)) >> 16) as i16
 }
 
 #[inline(always)]
