@@ -43,6 +43,7 @@ mod quantize;
 mod reduce;
 mod rounding;
 mod softmax;
+pub mod trellis;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, attention};

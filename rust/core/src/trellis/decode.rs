@@ -1,0 +1,118 @@
+//! The layout of a block, and the way back from it.
+//!
+//! The bits that the steps of a block add, `k` each and the highest first, make a stream; the state of step `t` is its
+//! bits `k·t` to `k·t + L`, and behind the last bit stands the first. So the decoder of any weight needs L
+//! neighbouring bits and nothing before them.
+//!
+//! The stream is cut into segments of [`SEGMENT`] steps, `k` words of 16 bits each, and the words are stored by their
+//! place in a segment: first word 0 of all segments, then word 1 of all. With 2 bits a step and one value:
+//!
+//! ```text
+//!             lane 0        lane 1        …   lane 15
+//! bytes  0…31 steps 0–7     steps 16–23   …   steps 240–247     word 0, little-endian, first step in the top bits
+//! bytes 32…63 steps 8–15    steps 24–31   …   steps 248–255     word 1
+//! ```
+//!
+//! A vector register loads word q of all segments at once, and the states of step r of all segments are
+//! `(word[q] << s | word[q + 1] >> 16 − s) >> 16 − L` with constants `q = kr / 16` and `s = kr mod 16`: no lane does
+//! anything of its own. Behind the last word of a segment comes the first of the next, which is word 0 turned by one
+//! lane; that makes the last segment end in the first by itself. A block of 256 weights has 16 lanes with one value
+//! a step, 8 with two.
+#![forbid(unsafe_code)]
+
+/// Steps of a segment.
+pub(super) const SEGMENT: usize = 16;
+
+/// Repeats a body for each step of a segment, whose number is a constant: then so are all shifts.
+macro_rules! each_step {
+    ($r:ident, $body:block) => {
+        each_step!(@ $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $r:ident, $body:block, $($number:literal)*) => {
+        $({
+            #[allow(non_upper_case_globals, reason = "it takes the place of a loop's variable")]
+            const $r: usize = $number;
+            $body
+        })*
+    };
+}
+pub(super) use each_step;
+
+/// Writes the symbols of a block of `bits` bits each.
+pub(super) fn pack(symbols: &[u8], bits: usize, out: &mut [u8]) {
+    let words = out.as_chunks_mut::<2>().0;
+    let lanes = symbols.len() / SEGMENT;
+    for (lane, symbols) in symbols.as_chunks::<SEGMENT>().0.iter().enumerate() {
+        let stream = symbols.iter().fold(0u64, |stream, symbol| stream << bits | u64::from(*symbol));
+        for q in 0..bits {
+            words[q * lanes + lane] = ((stream >> (16 * (bits - 1 - q))) as u16).to_le_bytes();
+        }
+    }
+}
+
+/// Calls `each(lane, r, state)` for every step of a block: number `r` of segment `lane`.
+#[inline(always)]
+pub(super) fn states(
+    bytes: &[u8],
+    bits: usize,
+    state_bits: usize,
+    mut each: impl FnMut(usize, usize, usize),
+) {
+    let words = bytes.as_chunks::<2>().0;
+    let lanes = words.len() / bits;
+    let word = |q: usize, lane: usize| u32::from(u16::from_le_bytes(words[q * lanes + lane]));
+    for lane in 0..lanes {
+        // Each word of the segment with the next behind it.
+        let mut pairs = [0; 4];
+        for q in 0..bits {
+            let next = if q + 1 < bits { word(q + 1, lane) } else { word(0, (lane + 1) % lanes) };
+            pairs[q] = word(q, lane) << 16 | next;
+        }
+        for r in 0..SEGMENT {
+            let at = bits * r;
+            each(lane, r, (pairs[at / 16 % 4] << (at % 16) >> (32 - state_bits)) as usize);
+        }
+    }
+}
+
+/// Writes the levels of a block.
+pub(super) fn decode(bytes: &[u8], bits: usize, state_bits: usize, levels: &[f32], out: &mut [f32]) {
+    if levels.len() >> state_bits == 1 {
+        states(bytes, bits, state_bits, |lane, r, state| out[lane * SEGMENT + r] = levels[state]);
+    } else {
+        let (levels, out) = (levels.as_chunks::<2>().0, out.as_chunks_mut::<2>().0);
+        states(bytes, bits, state_bits, |lane, r, state| out[lane * SEGMENT + r] = levels[state]);
+    }
+}
+
+/// The words of a block by their place in a segment, and behind them the first of the next segments.
+#[inline(always)]
+pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; 5] {
+    let mut words = [[0; LANES]; 5];
+    for q in 0..K {
+        let bytes = &bytes[2 * q * LANES..][..2 * LANES];
+        for (word, bytes) in words[q].iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *word = u16::from_le_bytes(*bytes);
+        }
+    }
+    for lane in 0..LANES {
+        words[K][lane] = words[0][(lane + 1) % LANES];
+    }
+    words
+}
+
+/// The 16 bits of each segment's stream that begin with step `R`.
+#[inline(always)]
+pub(super) fn windows<const K: usize, const LANES: usize, const R: usize>(
+    words: &[[u16; LANES]; 5],
+) -> [u16; LANES] {
+    let (q, s) = const { (K * R / 16, K * R % 16) };
+    let mut windows = words[q];
+    if s > 0 {
+        let next = words[q + 1];
+        for lane in 0..LANES {
+            windows[lane] = windows[lane] << s | next[lane] >> (16 - s);
+        }
+    }
+    windows
+}
