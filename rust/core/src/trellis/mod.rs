@@ -267,13 +267,14 @@ impl Part<'_> {
             let left = self.x.len() / BLOCK - block;
             let count = if left < together { 1 } else { together };
             let values = block * BLOCK..(block + count) * BLOCK;
-            compiled(self.isa).run(Search {
+            let search = Search {
                 branches,
                 x: &self.x[values.clone()],
                 importance: self.importance.map(|w| &w[values.clone()]),
                 scratch,
                 symbols: &mut symbols[..count * steps],
-            });
+            };
+            search.run(self.isa);
             let out = &mut out[block * bytes..(block + count) * bytes];
             for (symbols, out) in symbols.chunks(steps).zip(out.chunks_mut(bytes)) {
                 decode::pack(symbols, *bits, out);

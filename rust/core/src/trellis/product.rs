@@ -6,7 +6,7 @@
 //! values, decode a block to float32 first.
 #![forbid(unsafe_code)]
 
-use super::code::{Code, Quintic};
+use super::code::{Code, Quintic, Table};
 use super::decode::{SEGMENT, each_step, states, windows, words};
 use super::{BLOCK, COMPILED, Trellis, compiled};
 use crate::error::Error;
@@ -136,35 +136,42 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn run(self, isa: Isa) {
-        match &self.job.trellis.code {
-            Code::OneMad | Code::Quintic(_) => compiled(isa).run(Computed(self)),
-            Code::Table(table) if self.job.trellis.values == 1 => {
-                let Trellis { bits, state_bits, .. } = *self.job.trellis;
-                self.by_blocks(Looking { bits, state_bits, levels: &table.levels });
+        let Trellis { state_bits, bits, code, values, .. } = self.job.trellis;
+        let down = 16 - *state_bits as u32;
+        match code {
+            Code::OneMad => self.compute(isa, OneMad { down }),
+            Code::Quintic(code) => {
+                let (mask, multiplier) = (u16::MAX << down, code.multiplier(*state_bits));
+                self.compute(isa, Polynomial { mask, multiplier, coefficients: code.coefficients });
+            }
+            Code::Table(Table { levels, .. }) if *values == 1 => {
+                self.by_blocks(Looking { bits: *bits, state_bits: *state_bits, levels });
             }
             _ => self.decoded(),
         }
     }
+
+    fn compute<C: Levels>(self, isa: Isa, code: C) {
+        let isa = compiled(isa);
+        match self.job.trellis.bits {
+            1 => isa.run(Computed::<1, C>(self, code)),
+            2 => isa.run(Computed::<2, C>(self, code)),
+            3 => isa.run(Computed::<3, C>(self, code)),
+            _ => isa.run(Computed::<4, C>(self, code)),
+        }
+    }
 }
 
-/// Rows of a code that is computed.
-struct Computed<'a>(Rows<'a>);
+/// Rows of a code that is computed, of `K` bits a step.
+struct Computed<'a, const K: usize, C>(Rows<'a>, C);
 
-impl Op for Computed<'_> {
+impl<const K: usize, C: Levels> Op for Computed<'_, K, C> {
     type Output = ();
     const ISAS: u8 = COMPILED;
 
     #[inline(always)]
     fn run(self) {
-        let down = 16 - self.0.job.trellis.state_bits as u32;
-        match &self.0.job.trellis.code {
-            Code::Quintic(code) => {
-                let multiplier = code.multiplier(self.0.job.trellis.state_bits);
-                let coefficients = code.coefficients;
-                self.by_bits(Polynomial { mask: u16::MAX << down, multiplier, coefficients });
-            }
-            _ => self.by_bits(OneMad { down }),
-        }
+        self.0.by_blocks(Computing::<K, C>(self.1));
     }
 }
 
@@ -245,23 +252,6 @@ impl Dot for Looking<'_> {
             total += i32::from(self.levels[state]) * i32::from(x[r][lane]);
         });
         i64::from(total)
-    }
-}
-
-impl Computed<'_> {
-    #[inline(always)]
-    fn by_bits<C: Levels>(self, code: C) {
-        match self.0.job.trellis.bits {
-            1 => self.rows::<1, C>(code),
-            2 => self.rows::<2, C>(code),
-            3 => self.rows::<3, C>(code),
-            _ => self.rows::<4, C>(code),
-        }
-    }
-
-    #[inline(always)]
-    fn rows<const K: usize, C: Levels>(self, code: C) {
-        self.0.by_blocks(Computing::<K, C>(code));
     }
 }
 

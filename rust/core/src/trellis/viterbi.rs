@@ -17,9 +17,9 @@
 //! bits, their squares are rounded to 15 bits; every fourth step the least cost is subtracted from all.
 #![forbid(unsafe_code)]
 
-use super::{BLOCK, COMPILED};
+use super::{BLOCK, COMPILED, compiled};
 use crate::error::Error;
-use crate::isa::Op;
+use crate::isa::{Isa, Op};
 use crate::mem::zeroed;
 use std::ops::Range;
 
@@ -107,22 +107,32 @@ pub(super) struct Search<'a> {
     pub(super) symbols: &'a mut [u8],
 }
 
-impl Op for Search<'_> {
+impl Search<'_> {
+    pub(super) fn run(self, isa: Isa) {
+        let isa = compiled(isa);
+        match (self.branches.bits, self.branches.values) {
+            (1, 1) => isa.run(Shape::<1, 2, 8, 1>(self)),
+            (2, 1) => isa.run(Shape::<2, 4, 4, 1>(self)),
+            (3, 1) => isa.run(Shape::<3, 4, 2, 1>(self)),
+            (_, 1) => isa.run(Shape::<4, 4, 1, 1>(self)),
+            (1, _) => isa.run(Shape::<1, 2, 8, 2>(self)),
+            (2, _) => isa.run(Shape::<2, 4, 4, 2>(self)),
+            (3, _) => isa.run(Shape::<3, 4, 2, 2>(self)),
+            (_, _) => isa.run(Shape::<4, 4, 1, 2>(self)),
+        }
+    }
+}
+
+/// A search of a given shape, which is that of [`Walk`]: a function of its own for each, or compilers take minutes.
+struct Shape<'a, const K: usize, const J: usize, const G: usize, const V: usize>(Search<'a>);
+
+impl<const K: usize, const J: usize, const G: usize, const V: usize> Op for Shape<'_, K, J, G, V> {
     type Output = ();
     const ISAS: u8 = COMPILED;
 
     #[inline(always)]
     fn run(self) {
-        match (self.branches.bits, self.branches.values) {
-            (1, 1) => self.search::<1, 2, 8, 1>(),
-            (2, 1) => self.search::<2, 4, 4, 1>(),
-            (3, 1) => self.search::<3, 4, 2, 1>(),
-            (_, 1) => self.search::<4, 4, 1, 1>(),
-            (1, _) => self.search::<1, 2, 8, 2>(),
-            (2, _) => self.search::<2, 4, 4, 2>(),
-            (3, _) => self.search::<3, 4, 2, 2>(),
-            (_, _) => self.search::<4, 4, 1, 2>(),
-        }
+        self.0.search::<K, J, G, V>();
     }
 }
 
