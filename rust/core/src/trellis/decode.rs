@@ -19,6 +19,10 @@
 //! lane; that makes the last segment end in the first by itself. A block of 256 weights has 16 lanes with one value
 //! a step, 8 with two.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays are indexed in step: counting loops become vector code"
+)]
 
 /// Steps of a segment.
 pub(super) const SEGMENT: usize = 16;
