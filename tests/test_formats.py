@@ -311,6 +311,56 @@ def test_levels_that_are_whole_multiply_as_integers(fmt):
         assert np.allclose(y, wanted, rtol=1e-4, atol=1e-4), where
 
 
+def test_convolutions_decode_what_does_not_multiply():
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 16, 8, 8), (8, 16, 3, 3)))
+    for fmt in ("nf4", "float16", "codebook:3", "float4_e2m1fn", "int16"):
+        q = qrs.quantize(w, fmt)
+        wanted = qrs.nn.Conv2d(q.dequantize())(x)
+        assert np.allclose(qrs.nn.Conv2d(q)(x), wanted, rtol=1e-4, atol=1e-3), fmt
+
+
+def test_layers_refuse_a_quantized_input_that_the_weight_cannot_take():
+    q = qrs.quantize(np.eye(8, dtype=np.float32), "nf4")
+    with pytest.raises(ValueError, match=r"weight of nf4.*leave input=None.*float4_e2m1fn"):
+        qrs.nn.Linear(q, input=qrs.Dynamic(qrs.Scheme("int8", qrs.per_token)))
+    with pytest.raises(ValueError, match=r"QTensor of nf4.*x\.dequantize\(\)"):
+        qrs.linear(q, qrs.quantize(np.eye(8, dtype=np.float32), "int8"))
+
+
+@pytest.mark.parametrize("fmt", ["int4", "mxint8", "nf4", "codebook:2"])
+def test_powers_of_two_have_no_sign(fmt, tmp_path):
+    w = np.linspace(1, 1.99, 32, dtype=np.float32)[None]
+    granularity = None if qrs.Format.named(fmt).block else qrs.per_group(32)
+    q = qrs.quantize(w, qrs.Scheme(fmt, granularity, fit="mse", scale_dtype="e8m0"))
+    assert (q.scale > 0).all()
+    assert pickle.loads(pickle.dumps(q)) == q
+    qrs.Model.chain({"a": qrs.nn.Linear(q)}).save(tmp_path / "m.qrs")
+    assert same_bits(qrs.load(tmp_path / "m.qrs").layers["a"].weight.dequantize(), q.dequantize())
+
+
+def test_cells_far_apart_keep_a_scale():
+    for small, large, scheme in [
+        (1e-25, 1.0, qrs.Scheme("binary", qrs.per_group(16), scale_dtype="e4m3")),
+        (1e-30, 1e30, qrs.Scheme("nvfp4", fit="mse")),
+        (1e-30, 1e30, qrs.Scheme("int4", qrs.per_group(16), scale_dtype="e4m3", fit="mse")),
+        (1e-39, 1e-39, qrs.Scheme("binary", qrs.per_group(16), scale_dtype="float16")),
+    ]:
+        x = np.repeat(np.float32([[small], [large]]), 16, axis=1)
+        y = qrs.quantize(x, scheme).dequantize()
+        assert np.isfinite(y).all()
+        assert small == large or np.allclose(y[1], large, rtol=0.2)
+
+
+def test_learned_levels_stay_finite():
+    x = np.random.default_rng(28).uniform(-3.4028235e38, 3.4028235e38, (2, 4)).astype(np.float32)
+    for bits in (1, 2, 5):
+        q = qrs.quantize(x, qrs.Scheme(f"codebook:{bits}", qrs.per_channel(-1)))
+        assert np.isfinite(q.dequantize()).all()
+    with pytest.raises(ValueError, match="levels reach 1e\\+30"):
+        qrs.QParams(1e30, 0, [-1e30, 1e30])
+
+
 @pytest.mark.parametrize("fmt", ["nf4", "float8_e4m3fn", "float16", "codebook:3", "pow2:6", "int16", "q4_0"])
 def test_other_levels_are_refused_for_quantized_inputs(fmt):
     q = qrs.quantize(np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32), fmt)
@@ -457,7 +507,7 @@ def test_normal_numbers_lose_no_more_than_is_known(fmt, granularity, fit, least,
 @pytest.mark.parametrize(
     ("args", "kwargs", "text"),
     [
-        (("float:e8m7",), {}, "float:e8m7"),
+        (("float:e8m7",), {}, "X from 1 to 7 bits of exponent"),
         (("mxfp5",), {}, "mxfp4"),
         (("nf4",), {"symmetric": False}, "nf4, which has no zero point"),
         (("float16",), {"narrow_range": True}, "only integers have one"),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .errors import QrsValueError, quote
 from .registry import unknown
 
 __all__ = ["FORMATS", "GRAMMAR", "Format"]
@@ -45,6 +46,8 @@ class Format:
         The ``fit`` of a `Scheme` that names none.
     overflows : bool
         Whether there is an infinity or a NaN for what is larger than the largest number.
+    integral : bool
+        Whether weights of it multiply with quantized inputs: the levels are multiples of a step within 8 bits.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Format:
     scale_dtype: str | None
     fit: str
     overflows: bool
+    integral: bool
 
     @staticmethod
     @cache
@@ -87,6 +91,11 @@ class Format:
             try:
                 row = Format(**_core.format(name))
             except ValueError:
+                if name.startswith("float:"):
+                    raise QrsValueError(
+                        f"dtype is {quote(name)}, expected float:eXmY with X from 1 to 7 bits of exponent and Y of "
+                        f"mantissa, 3 to 8 bits or 16 with the sign"
+                    ) from None
                 raise unknown("dtype", name, (*FORMATS, GRAMMAR)) from None
         return row
 

@@ -87,7 +87,10 @@ class ScaleDtype:
             The scales, and the factor that they share, if their type has one.
         """
         if not self.shared:
-            return self._encode(scale)[0], None
+            codes, held = self._encode(scale)
+            if not held.all():
+                raise QrsValueError(f"scale holds values that are not {self.name}")
+            return codes, None
         factor = _factor(scale)
         if factor is None:
             raise QrsValueError(f"scale holds values that are not {self.name} times one factor")
@@ -181,7 +184,10 @@ def _factor(scale: F32) -> np.float32 | None:
         nearest = np.float32(largest / level)
         for bits in range(-2, 3):
             factor = (nearest.view(np.int32) + np.int32(bits)).view(np.float32)
-            if np.isfinite(factor) and factor >= 2.0**-117 and _encode_e4m3(scale, factor)[1].all():
+            if not np.isfinite(factor) or factor < 2.0**-117:
+                continue
+            # A few tell most of those that do not fit.
+            if all(_encode_e4m3(part, factor)[1].all() for part in (scale.ravel()[:64], scale)):
                 return np.float32(factor)
     return None
 

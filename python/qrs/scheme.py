@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import as_float32, lengths, plain, read_only
+from .arrays import LARGEST, as_float32, lengths, plain, read_only
 from .errors import QrsTypeError, QrsValueError, quote
 from .formats import FORMATS, GRAMMAR, Format
 from .granularity import Granularity, Shape, per_block, per_channel, per_group, per_tensor, per_token
@@ -113,6 +113,10 @@ class QParams:
         object.__setattr__(self, "scale", read_only(scales))
         object.__setattr__(self, "zero_point", read_only(np.asarray(points, dtype=np.int32, order="C")))
         object.__setattr__(self, "levels", None if levels is None else _ascending(levels))
+        if self.levels is not None and scales.size:
+            widest, largest = (float(np.abs(part).max()) for part in (self.levels, scales))
+            if widest * largest > LARGEST:
+                raise QrsValueError(f"levels reach {widest}, which times the scale {largest} is no float32")
 
     @classmethod
     def _fitted(

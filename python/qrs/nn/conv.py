@@ -148,8 +148,8 @@ class Conv2d(Layer, id="conv2d"):
         return out
 
     def _is_packable(self) -> bool:
-        """Say whether the weight has one scale for each filter."""
-        if not isinstance(self.weight, QTensor):
+        """Say whether the weight multiplies as integers, with one scale for each filter."""
+        if not isinstance(self.weight, QTensor) or not self.weight.scheme.format.integral:
             return False
         shape = self.weight.shape
         return self.weight.scheme.granularity.block(shape)[1:] == shape[1:]

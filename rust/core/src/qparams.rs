@@ -94,7 +94,9 @@ impl Target {
         };
         let has_zero = uniform || (qmin..=qmax).any(|code| format.level(code) == 0.0);
         let fixed = symmetric.then_some(middle);
+        // A power of two has no sign.
         let lopsided = symmetric
+            && scale_type != ScaleType::E8M0
             && match format.spacing() {
                 Spacing::Uniform => ends.0 != -ends.1,
                 Spacing::Float(_) => false,
@@ -184,7 +186,7 @@ impl Target {
 
     /// `scale`, or the largest below it with which every level, at most `widest`, is finite.
     #[inline]
-    fn finite(&self, scale: f32, widest: f32) -> f32 {
+    pub(crate) fn finite(&self, scale: f32, widest: f32) -> f32 {
         if (scale * widest).is_finite() {
             return scale;
         }

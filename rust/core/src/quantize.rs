@@ -99,13 +99,21 @@ impl<L: Law> Job<'_, L> {
             all_finite = emit_lines::<M, E, LINE>(self.law, elements, cells, out);
         } else {
             let mut any_short = false;
+            // Codes of 16 bits are not worth long lines.
+            let shortest = if !L::LONG {
+                SHORT
+            } else if E::WIDE {
+                usize::MAX
+            } else {
+                LINE
+            };
             for (run, cell) in self.grid.runs(tile.clone()) {
                 let place = run.start - tile.start..run.end - tile.start;
                 let (elements, out) = (elements.part(place.clone()), &mut out[place]);
                 all_finite &= match cell {
                     Cell::One(cell) => {
                         let cell = self.params.affine(cell, self.range).bounded();
-                        if E::WIDE || run.len() < if L::LONG { LINE } else { SHORT } {
+                        if run.len() < shortest {
                             emit_run::<M, E>(self.law, elements, cell, out);
                             any_short = true;
                             continue;

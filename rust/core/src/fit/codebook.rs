@@ -5,22 +5,29 @@
 //! the best `j` grows with `i`, so that a divide and conquer takes O(n log n) for each `k` (Wu 1991; Grønlund et al. 2017,
 //! arXiv:1701.07204). A value is `x / scale` and weighs `scale²`, as its error does.
 //!
-//! With several cells, their scales and the levels are fitted in turn (Lloyd's alternation): neither step adds error.
+//! With several cells, their scales and the levels are fitted in turn (Lloyd's alternation): neither step adds error. The
+//! scales of few levels are searched for; those of many are moved to their least-squares ones, which for 5 bits and more
+//! loses less than 0.1 dB and takes a hundredth of the time.
 
 #![forbid(unsafe_code)]
 
 use super::search::held;
 use super::{Cells, Fit, Fitted};
 use crate::error::Error;
-use crate::format::Levels;
+use crate::format::{Levels, Picker};
 use crate::isa::Isa;
 use crate::mem::zeroed;
+use crate::parallel;
 use crate::qparams::{self, Target};
 use crate::rounding::Rounding;
 
 /// Values beyond this many are merged with their neighbours first: the error of that, a variance within one of 2¹⁶
 /// stretches, is far below that of 256 levels.
 const VALUES: usize = 1 << 16;
+/// The same for more than [`FEW`] levels, where the programme takes as many times longer.
+const FEWER_VALUES: usize = 1 << 13;
+/// Levels up to which scales are searched for.
+const FEW: usize = 16;
 /// Turns of levels and scales at most.
 const TURNS: usize = 12;
 /// The gain below which another turn is not worth its time: 0.004 dB.
@@ -29,14 +36,19 @@ const GAIN: f64 = 1e-3;
 /// Levels and scales of all cells.
 pub(super) fn learn(isa: Isa, cells: &Cells<'_>, fit: Fit, target: &Target) -> Result<Fitted, Error> {
     let mut found = cells.extremes(target)?;
-    let mut points = Points::of(cells, &found.scale)?;
     let count = 1 << target.format().bits();
+    let most = if count > FEW { FEWER_VALUES } else { VALUES };
+    let mut points = Points::of(cells, &found.scale, most)?;
     let (mut levels, mut error) = points.means(count)?;
     if fit == Fit::Mse && cells.starts.len() > 2 {
         for _ in 0..TURNS {
             let picker = Levels::new(&levels).picker(Rounding::HalfEven);
-            let moved = cells.fit(isa, &picker, target)?;
-            points = Points::of(cells, &moved.scale)?;
+            let moved = if count > FEW {
+                cells.refit(&picker, &found, target)?
+            } else {
+                cells.fit(isa, &picker, target)?
+            };
+            points = Points::of(cells, &moved.scale, most)?;
             let (moved_levels, moved_error) = points.means(count)?;
             if moved_error >= error {
                 break;
@@ -48,10 +60,35 @@ pub(super) fn learn(isa: Isa, cells: &Cells<'_>, fit: Fit, target: &Target) -> R
             }
         }
     }
+    let widest = levels.iter().fold(0.0f32, |widest, level| widest.max(level.abs()));
+    for scale in &mut found.scale {
+        *scale = target.finite(scale.abs(), widest).copysign(*scale);
+    }
     Ok(Fitted { levels, ..found })
 }
 
 impl Cells<'_> {
+    /// The scales that suit the levels best which the values take with the scales before.
+    fn refit(&self, picker: &Picker, before: &Fitted, target: &Target) -> Result<Fitted, Error> {
+        let mut after = Fitted { scale: zeroed(before.scale.len())?, ..before.clone() };
+        let cells = before.scale.iter().zip(self.starts.windows(2)).collect::<Vec<_>>();
+        parallel::for_each_chunk(&mut after.scale, 1, self.x.len().saturating_mul(10), |cell, out| {
+            let (&scale, ends) = cells[cell];
+            // In units of the scale, which no square leaves.
+            let (mut slope, mut squares) = (0.0f64, 0.0f64);
+            for &x in self.x[ends[0]..ends[1]].iter().filter(|x| !x.is_nan()) {
+                let v = held(x) / scale;
+                let level = f64::from(picker.pick::<false, false, 1>([v], [0.0]).1[0]);
+                slope += f64::from(v) * level;
+                squares += level * level;
+            }
+            let factor = if squares > 0.0 && slope > 0.0 { slope / squares } else { 1.0 };
+            let magnitude = target.stored((f64::from(scale.abs()) * factor) as f32);
+            out[0] = magnitude.copysign(scale);
+        })?;
+        Ok(after)
+    }
+
     /// Scales that bring the element of largest magnitude to 1: negative ones where it is negative, so that of the ends
     /// one is the same for all cells.
     fn extremes(&self, target: &Target) -> Result<Fitted, Error> {
@@ -64,7 +101,7 @@ impl Cells<'_> {
             }
             let extreme = held(extreme);
             let (magnitude, _) = qparams::one(0.0, extreme.abs(), target);
-            *scale = if extreme < 0.0 { -magnitude } else { magnitude };
+            *scale = if extreme < 0.0 && target.lopsided() { -magnitude } else { magnitude };
         }
         Ok(Fitted { scale, zero_point, levels: Vec::new() })
     }
@@ -76,16 +113,15 @@ struct Points {
 }
 
 impl Points {
-    fn of(cells: &Cells<'_>, scales: &[f32]) -> Result<Points, Error> {
+    fn of(cells: &Cells<'_>, scales: &[f32], most: usize) -> Result<Points, Error> {
         let mut values: Vec<(f32, f64)> = super::room(cells.x.len())?;
         for (&scale, ends) in scales.iter().zip(cells.starts.windows(2)) {
-            // Weights in units that no square of a scale leaves: the largest scale is 1.
             let weight = f64::from(scale) * f64::from(scale);
             let finite = cells.x[ends[0]..ends[1]].iter().filter(|x| !x.is_nan());
             values.extend(finite.map(|&x| (held(x) / scale, weight)));
         }
         values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let per_point = values.len().div_ceil(VALUES).max(1);
+        let per_point = values.len().div_ceil(most).max(1);
         let mut sums = super::room(values.len().div_ceil(per_point) + 1)?;
         let mut total = [0.0; 3];
         sums.push(total);

@@ -187,7 +187,8 @@ pub(super) fn fit_cell(law: impl Law, x: &[f32], target: &Target) -> (f32, i32) 
         return qparams::one(0.0, 0.0, target);
     }
     let unit = unit(larger(-lo, hi));
-    let (mut found, mut least) = ((0.0, 0), f64::INFINITY);
+    // Where even the smallest scale is so large that errors overflow, that of the range is taken.
+    let (mut found, mut least) = (qparams::one(lo, hi, target), f64::INFINITY);
     for (turn, range) in [(1.0, (lo, hi)), (-1.0, (-hi, -lo))] {
         if turn < 0.0 && !target.lopsided() {
             break;

@@ -24,8 +24,8 @@ pub use panel::Panels;
 pub(crate) use panel::{Codes, Staged, Strips, WIDTH, Weight};
 pub use rows::Input;
 pub(crate) use rows::{Elements, Mapping, of_range};
-pub use weight::Bytes;
 pub(crate) use weight::Quantized;
+pub use weight::{Bytes, is_integral};
 
 use crate::activation::Activation;
 use crate::error::Error;

@@ -72,6 +72,20 @@ impl Multiples {
     }
 }
 
+/// Whether every weight of a format multiplies as integers, so that its input may be quantized too: integers of up to
+/// 8 bits, and formats whose levels are multiples of a power of two within int8.
+pub fn is_integral(format: &'static dyn Format) -> bool {
+    match format.spacing() {
+        _ if format.bits() > 8 => false,
+        Spacing::Uniform => true,
+        Spacing::Float(_) | Spacing::Table(_) => {
+            let levels: Vec<f32> = (0..=format.codes().1).map(|code| format.level(code)).collect();
+            Multiples::new(&levels).is_some()
+        }
+        Spacing::Learned | Spacing::Blocks(_) => false,
+    }
+}
+
 impl<'a> Quantized<'a> {
     /// None where the levels of the format are no multiples of a common step within int8.
     pub(crate) fn new(weight: Packed<'a>, k: usize, group: usize) -> Option<Quantized<'a>> {

@@ -47,6 +47,7 @@ fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py,
     row.set_item("scale_dtype", defaults.block.and_then(|(_, kind)| kind).map(ScaleType::name))?;
     row.set_item("fit", if defaults.fitted { Fit::Mse } else { Fit::MinMax }.name())?;
     row.set_item("overflows", overflows)?;
+    row.set_item("integral", qrs_core::gemm::is_integral(format))?;
     Ok(row)
 }
 
