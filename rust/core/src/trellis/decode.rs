@@ -49,9 +49,9 @@ pub(super) fn states(
     for lane in 0..lanes {
         // Each word of the segment with the next behind it.
         let mut pairs = [0; 4];
-        for q in 0..bits {
+        for (q, pair) in pairs.iter_mut().enumerate().take(bits) {
             let next = if q + 1 < bits { word(q + 1, lane) } else { word(0, (lane + 1) % lanes) };
-            pairs[q] = word(q, lane) << 16 | next;
+            *pair = word(q, lane) << 16 | next;
         }
         for r in 0..SEGMENT {
             let at = bits * r;
