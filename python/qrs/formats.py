@@ -47,7 +47,7 @@ class Format:
     overflows : bool
         Whether there is an infinity or a NaN for what is larger than the largest number.
     integral : bool
-        Whether weights of it multiply with quantized inputs: the levels are multiples of a step within 8 bits.
+        Whether weights of it multiply with quantized inputs: levels are multiples of a step within 8 bits.
 
     Examples
     --------
@@ -93,8 +93,8 @@ class Format:
             except ValueError:
                 if name.startswith("float:"):
                     raise QrsValueError(
-                        f"dtype is {quote(name)}, expected float:eXmY with X from 1 to 7 bits of exponent and Y of "
-                        f"mantissa, 3 to 8 bits or 16 with the sign"
+                        f"dtype is {quote(name)}, expected float:eXmY with X from 1 to 7 bits of exponent "
+                        f"and Y of mantissa, 3 to 8 bits or 16 with the sign"
                     ) from None
                 raise unknown("dtype", name, (*FORMATS, GRAMMAR)) from None
         return row

@@ -496,8 +496,8 @@ def own_parameters(x: QTensor) -> _core.Input:
         )
     if s.format.kind != "integer" or s.format.bits > 8:
         raise QrsValueError(
-            f"x is a QTensor of {s.dtype}, expected an integer dtype of at most 8 bits; give x.dequantize() to "
-            f"multiply in float32"
+            f"x is a QTensor of {s.dtype}, expected an integer dtype of at most 8 bits; give x.dequantize() "
+            f"to multiply in float32"
         )
     # A tensor made from parts may hold the code that a narrow range leaves out: it too is taken as it is.
     return _core.Input.static_(s.dtype, float(x.scale), int(x.zero_point), False)

@@ -151,11 +151,11 @@ def check_input(input: object, weight: Weight) -> None:
         raise QrsValueError(
             "input is given for a float32 weight; quantize the weight first or leave input=None"
         )
-    if input is not None and not weight.scheme.format.integral:
+    if input is not None and isinstance(weight, QTensor) and not weight.scheme.format.integral:
         whole = ", ".join(name for name, row in FORMATS.items() if row.integral and row.kind != "integer")
         raise QrsValueError(
-            f"input is quantized for a weight of {weight.scheme.dtype}, whose levels are no multiples of a step; "
-            f"leave input=None, or quantize the weight to an integer dtype or one of {whole}"
+            f"input is quantized for a weight of {weight.scheme.dtype}, whose levels are no multiples of a "
+            f"step; leave input=None, or quantize the weight to an integer dtype or one of {whole}"
         )
 
 

@@ -27,21 +27,6 @@
 /// Steps of a segment.
 pub(super) const SEGMENT: usize = 16;
 
-/// Repeats a body for each step of a segment, whose number is a constant: then so are all shifts.
-macro_rules! each_step {
-    ($r:ident, $body:block) => {
-        each_step!(@ $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $r:ident, $body:block, $($number:literal)*) => {
-        $({
-            #[allow(non_upper_case_globals, reason = "it takes the place of a loop's variable")]
-            const $r: usize = $number;
-            $body
-        })*
-    };
-}
-pub(super) use each_step;
-
 /// Writes the symbols of a block of `bits` bits each.
 pub(super) fn pack(symbols: &[u8], bits: usize, out: &mut [u8]) {
     let words = out.as_chunks_mut::<2>().0;
@@ -68,9 +53,9 @@ pub(super) fn states(
     for lane in 0..lanes {
         // Each word of the segment with the next behind it.
         let mut pairs = [0; 4];
-        for q in 0..bits {
+        for (q, pair) in pairs.iter_mut().enumerate().take(bits) {
             let next = if q + 1 < bits { word(q + 1, lane) } else { word(0, (lane + 1) % lanes) };
-            pairs[q] = word(q, lane) << 16 | next;
+            *pair = word(q, lane) << 16 | next;
         }
         for r in 0..SEGMENT {
             let at = bits * r;
@@ -89,34 +74,42 @@ pub(super) fn decode(bytes: &[u8], bits: usize, state_bits: usize, levels: &[f32
     }
 }
 
-/// The words of a block by their place in a segment, and behind them the first of the next segments.
+/// The words of a block by their place in a segment, and behind them those of the next segments.
 #[inline(always)]
-pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; 5] {
-    let mut words = [[0; LANES]; 5];
+pub(super) fn words<const K: usize, const LANES: usize>(bytes: &[u8]) -> [[u16; LANES]; 6] {
+    let mut words = [[0; LANES]; 6];
     for q in 0..K {
         let bytes = &bytes[2 * q * LANES..][..2 * LANES];
         for (word, bytes) in words[q].iter_mut().zip(bytes.as_chunks::<2>().0) {
             *word = u16::from_le_bytes(*bytes);
         }
     }
-    for lane in 0..LANES {
-        words[K][lane] = words[0][(lane + 1) % LANES];
+    for q in K..6 {
+        let last = words[q - K];
+        for lane in 0..LANES {
+            words[q][lane] = last[(lane + 1) % LANES];
+        }
     }
     words
 }
 
-/// The 16 bits of each segment's stream that begin with step `R`.
+/// The 16 bits of each segment's stream from bit `at` on.
 #[inline(always)]
-pub(super) fn windows<const K: usize, const LANES: usize, const R: usize>(
-    words: &[[u16; LANES]; 5],
+pub(super) fn window<const LANES: usize>(words: &[[u16; LANES]; 6], at: usize) -> [u16; LANES] {
+    let (q, s) = (at / 16, at % 16);
+    joined(words[q], words[q + 1], s)
+}
+
+/// 16 bits from bit `s < 16` of `first` on, whose bits `second` goes on with.
+#[inline(always)]
+pub(super) fn joined<const LANES: usize>(
+    first: [u16; LANES],
+    second: [u16; LANES],
+    s: usize,
 ) -> [u16; LANES] {
-    let (q, s) = const { (K * R / 16, K * R % 16) };
-    let mut windows = words[q];
-    if s > 0 {
-        let next = words[q + 1];
-        for lane in 0..LANES {
-            windows[lane] = windows[lane] << s | next[lane] >> (16 - s);
-        }
+    let mut out = [0; LANES];
+    for lane in 0..LANES {
+        out[lane] = first[lane] << s | second[lane] >> 1 >> (15 - s);
     }
-    windows
+    out
 }

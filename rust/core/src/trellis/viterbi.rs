@@ -16,10 +16,7 @@
 //! Costs are 16-bit integers that saturate, so every instruction set finds the same path. Differences keep 13 to 15
 //! bits, their squares are rounded to 15 bits; every fourth step the least cost is subtracted from all.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "arrays are indexed in step: counting loops become vector code"
-)]
+#![allow(clippy::needless_range_loop, reason = "values, predecessors and lanes are indexed in step")]
 
 use super::{BLOCK, COMPILED, compiled};
 use crate::error::Error;
