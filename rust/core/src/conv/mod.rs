@@ -64,7 +64,7 @@ struct Job<'a> {
 /// use qrs_core::gemm::Finish;
 /// use qrs_core::*;
 /// let (format, grid) = (format::find("int8")?, Grid::new(&[1, 1, 1, 2], &[1, 1, 1, 2])?);
-/// let params = QParams { scale: &[0.5], zero_point: &[0] };
+/// let params = QParams { scale: &[0.5], zero_point: &[0], levels: &[] };
 /// let weight = Packed { codes: &[2, 4], format, grid: &grid, params };
 /// let window = Window { stride: [1, 1], padding: [0, 0, 0, 1], dilation: [1, 1] };
 /// let finish = Finish { bias: None, activation: Activation::None };
