@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from .arrays import LARGEST, as_float32, lengths, plain, read_only
+from .arrays import LARGEST, as_float32, flag, lengths, plain, read_only
 from .errors import QrsTypeError, QrsValueError, quote
 from .formats import FORMATS, GRAMMAR, Format
 from .granularity import Granularity, Shape, per_block, per_channel, per_group, per_tensor, per_token
@@ -276,9 +276,10 @@ class Scheme:
                 raise QrsTypeError(f"{kind} is {quote(name)}, expected one of {', '.join(known)}")
             if name not in known:
                 raise unknown(kind, name, known)
-        for kind, flag in (("symmetric", symmetric), ("narrow_range", narrow_range), ("saturate", saturate)):
-            if (flag is not None or kind == "saturate") and not isinstance(flag, bool | np.bool_):
-                raise QrsTypeError(f"{kind} is {quote(flag)}, expected True, False or None")
+        for kind, value in (("symmetric", symmetric), ("narrow_range", narrow_range)):
+            if value is not None and not isinstance(value, bool | np.bool_):
+                raise QrsTypeError(f"{kind} is {quote(value)}, expected True, False or None")
+        saturate = flag(saturate, "saturate")
         plain_integer = row.kind == "integer" and row.block is None
         even = (row.signed or not plain_integer) if symmetric is None else bool(symmetric)
         narrow = plain_integer and row.bits == 8 and row.signed and even
@@ -306,7 +307,7 @@ class Scheme:
             raise QrsValueError(
                 f"narrow_range leaves {dtype} with the single code {row.max}; use a wider dtype"
             )
-        values = (dtype, granularity, even, rounding, fit, scale_dtype, narrow, bool(saturate))
+        values = (dtype, granularity, even, rounding, fit, scale_dtype, narrow, saturate)
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
