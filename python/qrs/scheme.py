@@ -276,9 +276,9 @@ class Scheme:
                 raise QrsTypeError(f"{kind} is {quote(name)}, expected one of {', '.join(known)}")
             if name not in known:
                 raise unknown(kind, name, known)
-        for kind, value in (("symmetric", symmetric), ("narrow_range", narrow_range)):
-            if value is not None and not isinstance(value, bool | np.bool_):
-                raise QrsTypeError(f"{kind} is {quote(value)}, expected True, False or None")
+        for kind, choice in (("symmetric", symmetric), ("narrow_range", narrow_range)):
+            if choice is not None and not isinstance(choice, bool | np.bool_):
+                raise QrsTypeError(f"{kind} is {quote(choice)}, expected True, False or None")
         saturate = flag(saturate, "saturate")
         plain_integer = row.kind == "integer" and row.block is None
         even = (row.signed or not plain_integer) if symmetric is None else bool(symmetric)

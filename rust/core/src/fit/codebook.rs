@@ -6,8 +6,8 @@
 //! arXiv:1701.07204). A value is `x / scale` and weighs `scale²`, as its error does.
 //!
 //! With several cells, their scales and the levels are fitted in turn (Lloyd's alternation): neither step adds error. The
-//! scales of few levels are searched for; those of many are moved to their least-squares ones, which for 5 bits and more
-//! loses less than 0.1 dB and takes a hundredth of the time.
+//! scales of few levels are searched for; those of many, where a search compares each value with every level some two
+//! hundred times, are moved to their least-squares ones.
 
 #![forbid(unsafe_code)]
 
