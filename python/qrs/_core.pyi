@@ -42,6 +42,7 @@ def scale_dtypes() -> list[str]: ...
 def qparams(
     lo: F32, hi: F32, format: str, symmetric: bool, narrow_range: bool, scale_dtype: str
 ) -> tuple[F32, I32]: ...
+def turns(format: str, symmetric: bool, narrow_range: bool, scale_dtype: str) -> bool: ...  # fitted scales
 def fit(
     x: F32,
     block: Shape,

@@ -362,11 +362,10 @@ class Scheme:
     @property
     def turns(self) -> bool:
         """Whether a fitted scale may be negative: where levels reach farther on one side of zero."""
-        if not self.symmetric or self.scale_dtype == "e8m0" or self.narrow_range:
+        kind = self.format.kind
+        if kind == "block" or (self.fit != "mse" and kind != "learned"):
             return False
-        if self.format.kind == "learned":
-            return True
-        return self.fit == "mse" and not np.array_equal(*_both_ways(self.dtype))
+        return _core.turns(self.dtype, self.symmetric, self.narrow_range, self.scale_dtype)
 
     def block(self, shape: Shape) -> Shape:
         """Give the block length on each axis of an array: the elements that share a scale.
@@ -607,14 +606,6 @@ def _granularity(row: Format, given: object) -> Granularity:
     if row.block is not None and given != per_group(row.block, axis):
         raise QrsValueError(f"granularity is {given!r} for {row.name}, expected per_group({row.block})")
     return given
-
-
-@cache
-def _both_ways(dtype: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give the finite levels of a format in ascending order, and those turned round."""
-    levels = Format.named(dtype).levels
-    levels = np.unique(levels[np.isfinite(levels)])
-    return levels, -levels[::-1]
 
 
 @cache

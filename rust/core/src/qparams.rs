@@ -148,8 +148,9 @@ impl Target {
         }
     }
 
-    /// Whether a negative scale gives other levels, and may be fitted.
-    pub(crate) fn lopsided(&self) -> bool {
+    /// Whether a negative scale gives other levels, and may be fitted: the levels reach farther on one side of 0, and
+    /// the scale type has a sign.
+    pub fn lopsided(&self) -> bool {
         self.lopsided
     }
 

@@ -21,7 +21,7 @@ mod _core {
 
     #[pymodule_export]
     use crate::ops::codes::{
-        dequantize, dequantize_rows, fake_quantize, fit, pack, qparams, quantize, unpack,
+        dequantize, dequantize_rows, fake_quantize, fit, pack, qparams, quantize, turns, unpack,
     };
 
     #[pymodule_export]

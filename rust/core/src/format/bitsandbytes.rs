@@ -71,10 +71,6 @@ impl Format for Table16 {
         4
     }
 
-    fn codes(&self) -> (i32, i32) {
-        (0, 15)
-    }
-
     fn level(&self, code: i32) -> f32 {
         self.levels[code as usize & 15]
     }

@@ -25,10 +25,6 @@ impl Format for Codebook {
         self.bits
     }
 
-    fn codes(&self) -> (i32, i32) {
-        (0, (1 << self.bits) - 1)
-    }
-
     fn level(&self, code: i32) -> f32 {
         code as f32
     }

@@ -114,10 +114,6 @@ impl Format for Float {
         1 + self.exponent_bits + self.mantissa_bits
     }
 
-    fn codes(&self) -> (i32, i32) {
-        (0, 2 * self.sign() - 1)
-    }
-
     fn level(&self, code: i32) -> f32 {
         let magnitude = code & (self.sign() - 1);
         let level = match self.special {

@@ -74,10 +74,6 @@ impl Format for Log {
         self.bits
     }
 
-    fn codes(&self) -> (i32, i32) {
-        (0, (1 << self.bits) - 1)
-    }
-
     fn level(&self, code: i32) -> f32 {
         let sign = 1 << (self.bits - 1);
         let magnitude = (self.magnitude)((code & (sign - 1)) as u32) as f32;

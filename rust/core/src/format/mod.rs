@@ -40,7 +40,9 @@ pub trait Format: Sync {
     fn bits(&self) -> u32;
 
     /// The lowest and the highest code. A negative lowest code means that codes are stored in two's complement.
-    fn codes(&self) -> (i32, i32);
+    fn codes(&self) -> (i32, i32) {
+        (0, (1 << self.bits()) - 1)
+    }
 
     /// The level of a code that lies in [`codes`](Format::codes): a finite number, or what a floating-point format
     /// keeps beside numbers. A learned format numbers its levels.

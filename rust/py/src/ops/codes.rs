@@ -31,6 +31,21 @@ pub(crate) fn qparams<'py>(
     Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?))
 }
 
+/// Whether a fitted scale may be negative.
+#[pyfunction]
+pub(crate) fn turns(
+    py: Python<'_>,
+    format: &str,
+    symmetric: bool,
+    narrow_range: bool,
+    scale_dtype: &str,
+) -> PyResult<bool> {
+    call(py, || {
+        let scale_type = ScaleType::from_name(scale_dtype)?;
+        Ok(Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?.lopsided())
+    })
+}
+
 /// Scales and zero points of the cells of `x`, and the levels of a learned format.
 #[pyfunction]
 pub(crate) fn fit<'py>(
