@@ -289,16 +289,7 @@ class Scheme:
         if narrow and not plain_integer:
             raise QrsValueError(f"narrow_range is True for {dtype}, expected False: only integers have one")
         if row.kind == "block":
-            only = (
-                ("rounding", rounding, "half_even"),
-                ("fit", fit, row.fit),
-                ("scale_dtype", scale_dtype, "float32"),
-            )
-            for kind, name, default in only:
-                if name != default:
-                    raise QrsValueError(
-                        f"{kind} is {name} for {dtype}, expected none: its blocks have a rule of their own"
-                    )
+            _check_blocks(row, rounding=rounding, fit=fit, scale_dtype=scale_dtype)
         if row.scale_dtype not in (None, scale_dtype):
             raise QrsValueError(f"scale_dtype is {scale_dtype} for {dtype}, expected {row.scale_dtype}")
         if not saturate and not row.overflows:
@@ -594,6 +585,16 @@ class Scheme:
         chosen = [name for name in rest if getattr(self, name) != getattr(plainest, name)]
         parts += [f"{name}={getattr(self, name)!r}" for name in chosen]
         return f"Scheme({', '.join(parts)})"
+
+
+def _check_blocks(row: Format, **choices: str) -> None:
+    """Refuse choices that a format with scales of its own leaves nobody."""
+    only = {"rounding": "half_even", "fit": row.fit, "scale_dtype": "float32"}
+    for kind, name in choices.items():
+        if name != only[kind]:
+            raise QrsValueError(
+                f"{kind} is {name} for {row.name}, whose blocks have a rule of their own; leave it at {only[kind]}"
+            )
 
 
 def _granularity(row: Format, given: object) -> Granularity:
