@@ -593,7 +593,8 @@ def _check_blocks(row: Format, **choices: str) -> None:
     for kind, name in choices.items():
         if name != only[kind]:
             raise QrsValueError(
-                f"{kind} is {name} for {row.name}, whose blocks have a rule of their own; leave it at {only[kind]}"
+                f"{kind} is {name} for {row.name}, whose blocks have a rule of their own; "
+                f"leave it at {only[kind]}"
             )
 
 
