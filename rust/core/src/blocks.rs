@@ -18,13 +18,7 @@ pub(crate) fn encode_blocks(
 ) -> Result<(), Error> {
     grid.check_len("x", x.len())?;
     check_rows(blocks, grid)?;
-    if rounding != Rounding::HalfEven {
-        return Err(Error::Value {
-            what: "rounding",
-            got: format!("{} for {}", rounding.name(), blocks.name()),
-            expected: "half_even: the format has a rule of its own".into(),
-        });
-    }
+    check_rounding(blocks.name(), rounding)?;
     let census = Census::new();
     chunks(&|start, out| {
         let part = &x[start..start + out.len() / blocks.bytes() * blocks.len()];
@@ -36,6 +30,18 @@ pub(crate) fn encode_blocks(
         blocks.encode(&part.iter().map(held).collect::<Vec<_>>(), None, out);
     })?;
     if check_finite { census.check("x") } else { Ok(()) }
+}
+
+/// Refuses a choice that formats with a rule of their own do not leave.
+pub(crate) fn check_rounding(format: &str, rounding: Rounding) -> Result<(), Error> {
+    if rounding == Rounding::HalfEven {
+        return Ok(());
+    }
+    Err(Error::Value {
+        what: "rounding",
+        got: format!("{} for {format}", rounding.name()),
+        expected: "half_even: the format has a rule of its own".into(),
+    })
 }
 
 /// Whether rows are whole blocks.

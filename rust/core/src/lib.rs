@@ -23,6 +23,7 @@
 mod activation;
 mod attention;
 mod blocks;
+mod coded;
 mod conv;
 mod emit;
 mod error;

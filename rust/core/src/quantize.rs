@@ -11,7 +11,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::blocks::{check_rows, encode_blocks};
+use crate::blocks::{check_rounding, check_rows, encode_blocks};
+use crate::coded::Stream;
 use crate::emit::{
     self, Elements, Emit, Even, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines, emit_run,
 };
@@ -25,6 +26,7 @@ use crate::pack::{check_len, join};
 use crate::parallel;
 use crate::qparams::QParams;
 use crate::rounding::{Mode, ModeOp, Rounding, uniform};
+use crate::trellis::{BLOCK, Trellis};
 use std::ops::Range;
 
 /// Elements whose codes and random numbers stay in the first cache. A multiple of 8, so that tiles start on a
@@ -244,6 +246,15 @@ impl Op for Dequantize<'_> {
                 let first = self.start / blocks.len() * blocks.bytes();
                 blocks.decode(&self.packed.codes[first..], self.out);
             }
+            (_, Spacing::Trellis(trellis)) => {
+                let Packed { codes, grid, params, .. } = self.packed;
+                let mut levels = [0.0; TILE];
+                for (i, tile) in self.out.chunks_mut(TILE).enumerate() {
+                    let (start, levels) = (self.start + i * TILE, &mut levels[..tile.len()]);
+                    trellis.decode_from(codes, start, levels);
+                    params.decode(grid, start, levels, |level, _| level, tile);
+                }
+            }
             (_, Spacing::Float(_) | Spacing::Table(_) | Spacing::Learned) => {
                 let levels = self.levels;
                 self.tiles(|code, _| levels[usize::from(code)]);
@@ -263,7 +274,7 @@ impl Packed<'_> {
                     *level = self.format.level(code);
                 }
             }
-            Spacing::Uniform | Spacing::Blocks(_) => {}
+            Spacing::Uniform | Spacing::Blocks(_) | Spacing::Trellis(_) => {}
         }
         levels
     }
@@ -405,6 +416,13 @@ fn quantize_on(
             parallel::for_each_chunk(out, bytes, 4 * x.len(), |i, out| encode(i * CHUNK, out))
         });
     }
+    if let Spacing::Trellis(trellis) = encoding.format.spacing() {
+        let bytes = trellis.bytes();
+        return stream(trellis, (x, grid, params), encoding)?.encode(|elements, coded| {
+            out[elements.start / BLOCK * bytes..][..coded.len()].copy_from_slice(coded);
+            Ok(())
+        });
+    }
     run((x, grid, params), encoding, Each { isa, out })
 }
 
@@ -456,7 +474,33 @@ fn fake_quantize_on(
             })
         });
     }
+    if let Spacing::Trellis(trellis) = encoding.format.spacing() {
+        let stream = stream(trellis, (x, grid, params), encoding)?;
+        return stream.encode(|elements, coded| {
+            let (x, out) = (&x[elements.clone()], &mut out[elements.clone()]);
+            stream.decode(coded, elements, out);
+            out.iter_mut().zip(x).filter(|(_, x)| x.is_nan()).for_each(|(out, x)| *out = *x);
+            Ok(())
+        });
+    }
     run((x, grid, params), encoding, Each { isa, out })
+}
+
+/// Validates, and gives the stream that is to be encoded.
+fn stream<'a>(
+    trellis: &'a Trellis,
+    (x, grid, params): (&'a [f32], &'a Grid, QParams<'a>),
+    encoding: &Encoding,
+) -> Result<Stream<'a>, Error> {
+    grid.check_len("x", x.len())?;
+    params.check(grid.cells(), encoding.format, encoding.format.code_range(encoding.narrow_range)?)?;
+    check_rounding(encoding.format.name(), encoding.rounding)?;
+    if encoding.check_finite {
+        let census = Census::new();
+        census.see(x, 0);
+        census.check("x")?;
+    }
+    Ok(Stream { trellis, x, grid, scale: params.scale })
 }
 
 /// Work on all chunks, whatever the law.
@@ -493,7 +537,7 @@ fn run(
         }
         Spacing::Table(levels) => run_table(levels, job, encoding, work)?,
         Spacing::Learned => run_table(&Levels::new(params.levels), job, encoding, work)?,
-        Spacing::Blocks(_) => return Err(format.no_range()),
+        Spacing::Blocks(_) | Spacing::Trellis(_) => return Err(format.no_range()),
     }
     census.check("x")
 }

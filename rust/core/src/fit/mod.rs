@@ -2,6 +2,7 @@
 
 mod codebook;
 mod search;
+mod trellis;
 
 use crate::error::Error;
 use crate::format::Spacing;
@@ -170,6 +171,9 @@ fn fit_on(
         return Ok(Fitted { scale, zero_point, levels: Vec::new() });
     }
     let target = target.fitted().shared(lo.iter().copied().zip(hi.iter().copied()));
+    if let Spacing::Trellis(trellis) = target.format().spacing() {
+        return trellis::fit(trellis, (x, grid), &target);
+    }
     let (starts, in_order) = layout(grid)?;
     let moved = if in_order { Vec::new() } else { gathered(x, grid, &starts)? };
     let cells = Cells { x: if in_order { x } else { &moved }, starts };
@@ -178,7 +182,7 @@ fn fit_on(
         Spacing::Float(rounder) => cells.fit(isa, rounder, &target),
         Spacing::Table(levels) => cells.fit(isa, &levels.picker(Rounding::HalfEven), &target),
         Spacing::Learned => codebook::learn(isa, &cells, fit, &target),
-        Spacing::Blocks(_) => Err(target.format().no_range()),
+        Spacing::Blocks(_) | Spacing::Trellis(_) => Err(target.format().no_range()),
     }
 }
 

@@ -82,7 +82,7 @@ pub fn is_integral(format: &'static dyn Format) -> bool {
             let levels: Vec<f32> = (0..=format.codes().1).map(|code| format.level(code)).collect();
             Multiples::new(&levels).is_some()
         }
-        Spacing::Learned | Spacing::Blocks(_) => false,
+        Spacing::Learned | Spacing::Blocks(_) | Spacing::Trellis(_) => false,
     }
 }
 
@@ -91,7 +91,7 @@ impl<'a> Quantized<'a> {
     pub(crate) fn new(weight: Packed<'a>, k: usize, group: usize) -> Option<Quantized<'a>> {
         let multiples = match weight.format.spacing() {
             _ if weight.format.bits() > 8 => return None,
-            Spacing::Blocks(_) => return None,
+            Spacing::Blocks(_) | Spacing::Trellis(_) => return None,
             Spacing::Uniform => None,
             _ => Some(Multiples::new(&weight.levels()[..1 << weight.format.bits()])?),
         };

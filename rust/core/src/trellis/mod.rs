@@ -75,6 +75,13 @@ impl Trellis {
         Ok(Self::with_levels(bits, state_bits, values, code, levels))
     }
 
+    /// The trellis of 1 to 4 bits a weight whose code is the table for 12 state bits.
+    pub(crate) fn tabled(bits: usize) -> Trellis {
+        let code = Code::Table(tables::largest(bits));
+        let levels = code.levels(12);
+        Self::with_levels(bits, 12, 1, code, levels)
+    }
+
     fn with_levels(bits: usize, state_bits: usize, values: usize, code: Code, levels: Vec<f32>) -> Trellis {
         let (unit, branches) = (code.unit(state_bits), Branches::new(bits, values, &levels));
         Trellis { bits, state_bits, values, code, unit, levels, branches }
@@ -195,6 +202,30 @@ impl Trellis {
                 self.decode_block(bytes, out);
             }
         })
+    }
+
+    /// The lowest and the highest level.
+    pub(crate) fn ends(&self) -> (f32, f32) {
+        self.levels.iter().fold((0.0, 0.0), |(lo, hi), level| (lo.min(*level), hi.max(*level)))
+    }
+
+    /// Writes the levels of the elements from `start` on of a stream of blocks with one value a step.
+    pub(crate) fn decode_from(&self, bytes: &[u8], start: usize, out: &mut [f32]) {
+        let mut block = [0.0; BLOCK];
+        let (mut at, mut out) = (start, out);
+        while !out.is_empty() {
+            let skip = at % BLOCK;
+            let (part, rest) = out.split_at_mut(out.len().min(BLOCK - skip));
+            let bytes = &bytes[at / BLOCK * self.bytes()..][..self.bytes()];
+            if part.len() == BLOCK {
+                self.decode_block(bytes, part);
+            } else {
+                self.decode_block(bytes, &mut block);
+                part.copy_from_slice(&block[skip..][..part.len()]);
+            }
+            at += part.len();
+            out = rest;
+        }
     }
 
     fn decode_block(&self, bytes: &[u8], out: &mut [f32]) {

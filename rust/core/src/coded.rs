@@ -1,0 +1,81 @@
+//! Quantizing along a trellis: elements over their scales make one stream through the array, whatever its cells, and
+//! blocks of it are encoded together.
+
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+use crate::grid::{Cell, Grid};
+use crate::mem::zeroed;
+use crate::trellis::{BLOCK, Trellis};
+use std::ops::Range;
+
+/// Elements, whole blocks of them, whose quotients are in memory at a time: seconds of work at most.
+const SLAB: usize = 1 << 18;
+
+/// The stream of an array: what is encoded slab by slab.
+pub(crate) struct Stream<'a> {
+    pub(crate) trellis: &'a Trellis,
+    pub(crate) x: &'a [f32],
+    pub(crate) grid: &'a Grid,
+    /// One for each cell.
+    pub(crate) scale: &'a [f32],
+}
+
+impl Stream<'_> {
+    /// Calls `each` with the elements of every slab and their bytes.
+    pub(crate) fn encode(
+        &self,
+        mut each: impl FnMut(Range<usize>, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let len = self.x.len();
+        let most = len.next_multiple_of(BLOCK).min(SLAB);
+        let mut quotients = zeroed(most)?;
+        let mut bytes = zeroed(most / BLOCK * self.trellis.bytes())?;
+        for start in (0..len).step_by(SLAB) {
+            let elements = start..len.min(start + SLAB);
+            // Behind the last element stand zeros.
+            let quotients = &mut quotients[..elements.len().next_multiple_of(BLOCK)];
+            quotients[elements.len()..].fill(0.0);
+            self.divide(elements.clone(), quotients);
+            let bytes = &mut bytes[..quotients.len() / BLOCK * self.trellis.bytes()];
+            self.trellis.encode(quotients, None, bytes, None)?;
+            each(elements, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Elements over their scales. NaN becomes 0, and what is too large for float32 its largest number.
+    fn divide(&self, elements: Range<usize>, out: &mut [f32]) {
+        let over = |x: f32, scale: f32| {
+            let v = x / scale;
+            if v.is_nan() { 0.0 } else { v.clamp(-f32::MAX, f32::MAX) }
+        };
+        for (run, cell) in self.grid.runs(elements.clone()) {
+            let out = &mut out[run.start - elements.start..run.end - elements.start];
+            let values = out.iter_mut().zip(&self.x[run]);
+            match cell {
+                Cell::One(cell) => {
+                    let scale = self.scale[cell];
+                    values.for_each(|(out, x)| *out = over(*x, scale));
+                }
+                Cell::Each(first) => {
+                    values.zip(&self.scale[first..]).for_each(|((out, x), scale)| *out = over(*x, *scale));
+                }
+            }
+        }
+    }
+
+    /// Writes the values of a slab: levels times scales.
+    pub(crate) fn decode(&self, bytes: &[u8], elements: Range<usize>, out: &mut [f32]) {
+        self.trellis.decode_from(bytes, 0, out);
+        for (run, cell) in self.grid.runs(elements.clone()) {
+            let out = &mut out[run.start - elements.start..run.end - elements.start];
+            match cell {
+                Cell::One(cell) => out.iter_mut().for_each(|out| *out *= self.scale[cell]),
+                Cell::Each(first) => {
+                    out.iter_mut().zip(&self.scale[first..]).for_each(|(out, scale)| *out *= scale);
+                }
+            }
+        }
+    }
+}

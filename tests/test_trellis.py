@@ -1,0 +1,183 @@
+"""Trellis-coded formats: decoding by the book, the error on normal numbers, any shape, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import qrs
+from hypothesis import given
+from hypothesis import strategies as st
+from machine import everywhere
+from reference import tensor, trellis
+
+ROWS = [name for name, row in qrs.FORMATS.items() if row.kind == "trellis"]
+OTHERS = ["trellis:2:L=8", "trellis:3:L=10", "trellis:1:L=9:code=3inst", "trellis:4:L=16", "trellis:2:code=quintic"]
+GRIDS = [
+    (qrs.per_tensor, (7, 33), (7, 33)),
+    (qrs.per_tensor, (0, 4), (1, 4)),
+    (qrs.per_tensor, (), ()),
+    (qrs.per_channel(0), (5, 119), (1, 119)),
+    (qrs.per_channel(1), (5, 119), (5, 1)),
+    (qrs.per_token, (2, 3, 17), (1, 1, 17)),
+    (qrs.per_group(128), (4, 300), (1, 128)),
+    (qrs.per_group(256), (2, 512), (1, 256)),
+]
+
+
+def gauss(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def bits_of(fmt):
+    return qrs.Format.named(fmt).bits
+
+
+@pytest.mark.parametrize("fmt", ROWS + OTHERS)
+def test_any_bytes_decode_as_the_reference_does(fmt):
+    codes = np.random.default_rng(1).integers(0, 256, qrs.Format.named(fmt).packed_bytes(1000), np.uint8)
+    q = qrs.QTensor.from_parts(codes, np.float32(0.5), np.int32(0), qrs.Scheme(fmt), (1000,))
+    levels = trellis.decode(codes, bits_of(fmt), qrs.Format.named(fmt).levels, 1000)
+    assert np.array_equal(q.dequantize(), np.float32(0.5) * levels)
+    matrix = qrs.QTensor.from_parts(codes, np.float32(0.5), np.int32(0), qrs.Scheme(fmt), (8, 125))
+    assert np.array_equal(matrix.take([7, 0]), q.dequantize().reshape(8, 125)[[7, 0]])
+
+
+@pytest.mark.parametrize("L", [8, 12, 16])
+def test_computed_levels_are_the_published_ones(L):
+    assert np.array_equal(qrs.Scheme("trellis:2", L=L, code="1mad").format.levels, trellis.levels_1mad(L))
+    assert np.array_equal(qrs.Scheme("trellis:2", L=L, code="3inst").format.levels, trellis.levels_3inst(L))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "error"),
+    [
+        ("trellis:2:L=8", 0.0773),
+        ("trellis:2:L=10", 0.0740),
+        ("trellis:2", 0.0714),
+        ("trellis:1", 10**-0.56),
+        ("trellis:3", 10**-1.72),
+        ("trellis:4", 10**-2.30),
+    ],
+)
+def test_normal_numbers_lose_no_more_than_this(fmt, error):
+    x = gauss(1 << 17)
+    q = qrs.quantize(x, fmt)
+    assert np.mean((x - q.dequantize()) ** 2) / np.mean(x**2) <= error
+    assert q.bits_per_element == bits_of(fmt) + 32 / x.size
+
+
+@pytest.mark.parametrize(("granularity", "shape", "block"), GRIDS)
+@pytest.mark.parametrize("fmt", ["trellis:2:L=8", "trellis:3:L=8"])
+def test_every_shape_and_granularity(fmt, granularity, shape, block):
+    scheme = qrs.Scheme(fmt, granularity)
+    # Cells of very different size share blocks.
+    x = gauss(*shape) * np.float32(10) ** (np.arange(shape[0] if shape else 1) % 5).reshape(
+        (-1,) + (1,) * (len(shape) - 1) if shape else ()
+    ).astype(np.float32)
+
+    def run():
+        q = qrs.quantize(x, scheme)
+        assert np.array_equal(qrs.fake_quantize(x, scheme), q.dequantize())
+        return q.codes, q.scale, q.dequantize()
+
+    (_, (codes, scale, values)), *rest = everywhere(run)
+    for label, other in rest:
+        assert all(map(np.array_equal, other, (codes, scale, values))), label
+    levels = trellis.decode(codes, bits_of(fmt), scheme.format.levels, x.size).reshape(shape)
+    each = np.ravel(scale)[tensor.cells(shape, block)].reshape(shape)
+    assert np.array_equal(values, each * levels)
+    if granularity not in (qrs.per_tensor, qrs.per_channel(1)):
+        assert qrs.compare(x, values).sqnr_db > (9 if bits_of(fmt) == 2 else 13)
+
+
+@given(size=st.integers(1, 600), fmt=st.sampled_from(["trellis:1:L=8", "trellis:2:L=8", "trellis:4:L=8"]))
+def test_a_path_leads_back_to_itself(size, fmt):
+    params = qrs.QParams(np.float32(0.25))
+    codes = np.random.default_rng(size).integers(0, 256, qrs.Format.named(fmt).packed_bytes(size), np.uint8)
+    values = qrs.QTensor.from_parts(codes, params.scale, params.zero_point, qrs.Scheme(fmt), (size,)).dequantize()
+    again = qrs.quantize(values, fmt, qparams=params).dequantize()
+    whole = size // 256 * 256
+    assert np.abs(again[:whole] - values[:whole]).max(initial=0) < 0.02
+
+
+def test_scales_of_every_type_and_of_a_range():
+    x = gauss(4, 512)
+    for kind in ("float16", "bfloat16", "e8m0", "e4m3"):
+        q = qrs.quantize(x, qrs.Scheme("trellis:2", qrs.per_group(256), L=8, scale_dtype=kind))
+        assert qrs.compare(x, q.dequantize()).sqnr_db > (9 if kind == "e8m0" else 10.5)
+    wide = qrs.quantize(x, qrs.Scheme("trellis:2", L=8, fit="minmax"))
+    levels = wide.scheme.format.levels
+    assert np.isclose(wide.scale, max(x.max() / levels.max(), x.min() / levels.min()), rtol=1e-6)
+    scaled = qrs.quantize(x * 8, qrs.Scheme("trellis:2", L=8))
+    plain = qrs.quantize(x, qrs.Scheme("trellis:2", L=8))
+    assert np.array_equal(scaled.codes, plain.codes) and scaled.scale == 8 * plain.scale
+
+
+@pytest.mark.parametrize("shape", [(40, 512), (24, 384), (3, 100)])
+def test_products_are_those_of_the_decoded_weight(shape):
+    w, x = gauss(*shape), gauss(5, shape[1], seed=1)
+    q = qrs.quantize(w, qrs.Scheme("trellis:2", qrs.per_channel(0), L=8))
+    y = qrs.linear(x, q, activation="relu")
+    for label, other in everywhere(lambda: qrs.linear(x, q, activation="relu")):
+        assert np.array_equal(other, y), label
+    assert np.allclose(y, np.maximum(x @ q.dequantize().T, 0), rtol=1e-4, atol=1e-4)
+    assert np.array_equal(qrs.linear(x[:1], q, activation="relu"), y[:1])
+    assert np.array_equal(qrs.nn.Linear(q, activation="relu")(x), y)
+    with pytest.raises(ValueError, match="trellis:2:L=8"):
+        qrs.linear(x, q, input=qrs.Dynamic("uint8"))
+
+
+def test_zeros_and_what_is_not_finite():
+    zeros = qrs.quantize(np.zeros((2, 300)), qrs.Scheme("trellis:2", qrs.per_channel(0)))
+    assert np.abs(zeros.dequantize()).max() < 1e-30
+    x = gauss(3, 200)
+    x[1, 7], x[2, 0] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"2 .*flat index 207"):
+        qrs.quantize(x, "trellis:2")
+    q = qrs.quantize(x, qrs.Scheme("trellis:2"), qparams=qrs.QParams(1.0), check_finite=False)
+    assert np.isfinite(q.dequantize()).all() and q.dequantize()[2, 0] > 2
+    faked = qrs.fake_quantize(x, "trellis:2", qparams=qrs.QParams(1.0))
+    assert np.isnan(faked[1, 7]) and np.isnan(faked).sum() == 1
+
+
+def test_names_keywords_and_copies():
+    assert qrs.Scheme("trellis:2", L=12, code="table") == qrs.Scheme("trellis:2")
+    scheme = qrs.Scheme("trellis:3", qrs.per_channel(0), L=10, code="quintic")
+    assert scheme.dtype == "trellis:3:L=10:code=quintic"
+    assert eval(repr(scheme), vars(qrs)) == scheme
+    assert qrs.Scheme.from_dict(scheme.to_dict()) == scheme
+    q = qrs.quantize(gauss(4, 300), scheme)
+    assert pickle.loads(pickle.dumps(q)) == q
+
+
+def test_files_keep_the_codes(tmp_path):
+    q = qrs.quantize(gauss(8, 300), qrs.Scheme("trellis:2", qrs.per_channel(0), L=10, scale_dtype="float16"))
+    model = qrs.Model([qrs.Node("linear", qrs.nn.Linear(q), ["x"], "y")], ["x"], ["y"])
+    model.save(tmp_path / "model.qrs")
+    assert qrs.load(tmp_path / "model.qrs").layers["linear"].weight == q
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"dtype": "trellis:5"}, "1 to 4 bits"),
+        ({"dtype": "trellis:2", "L": 7}, "8 to 16 bits of state"),
+        ({"dtype": "trellis:2", "L": 14, "code": "table"}, "L = 8, 10, 12"),
+        ({"dtype": "trellis:2", "L": 8.0}, "L is 8.0, expected an integer"),
+        ({"dtype": "trellis:2", "L": True}, "L is True"),
+        ({"dtype": "int4", "L": 8}, "only a trellis has one"),
+        ({"dtype": "int4", "code": "1mad"}, "only a trellis has one"),
+        ({"dtype": "trellis:2", "code": 3}, "code is 3"),
+        ({"dtype": "trellis:2", "rounding": "floor"}, "leave it at half_even"),
+        ({"dtype": "trellis:2", "symmetric": False}, "no zero point"),
+        ({"dtype": "trellis:2", "saturate": False}, "neither infinity nor NaN"),
+    ],
+)
+def test_impossible_choices_are_named(arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        qrs.Scheme(**arguments)
+
+
+def test_there_are_no_codes_to_unpack():
+    with pytest.raises(ValueError, match="code for each element"):
+        qrs.quantize(gauss(256), "trellis:2").unpack()
