@@ -127,6 +127,47 @@ def test_products_are_those_of_the_decoded_weight(shape):
         qrs.linear(x, q, input=qrs.Dynamic("uint8"))
 
 
+@pytest.mark.parametrize("fmt", ["trellis:2:L=8", "trellis:4", "trellis:1:L=14", "trellis:3:code=quintic"])
+@pytest.mark.parametrize("granularity", [qrs.per_tensor, qrs.per_channel(0), qrs.per_group(256)])
+def test_rows_in_16_bits_multiply_as_their_codes_do(fmt, granularity):
+    rows = qrs.Dynamic(qrs.Scheme("int16", qrs.per_group(256)))
+    w, x, bias = gauss(40, 768), gauss(3, 768, seed=1), gauss(40, seed=2)
+    x[1] = 0
+    q = qrs.quantize(w, qrs.Scheme(fmt, granularity))
+    y = qrs.linear(x, q, bias, "relu", input=rows)
+    for label, other in everywhere(lambda: qrs.linear(x, q, bias, "relu", input=rows)):
+        assert np.array_equal(other, y), label
+    rounded = qrs.fake_quantize(x, rows.scheme).astype(np.float64)
+    exact = rounded @ q.dequantize().astype(np.float64).T + bias
+    assert np.allclose(y, np.maximum(exact, 0), rtol=1e-5, atol=1e-5)
+    assert np.array_equal(qrs.linear(x[2], q, bias, "relu", input=rows), y[2])
+    layer = qrs.nn.Linear(q, bias, input=rows, activation="relu")
+    assert np.array_equal(layer(x), y)
+    assert np.array_equal(type(layer).from_parts(layer.arrays(), layer.attributes())(x), y)
+    codes = qrs.Static("uint8", qparams=qrs.QParams(0.5, 3))
+    made = qrs.linear(x, q, bias, "relu", input=rows, output=codes)
+    assert np.array_equal(made.codes, qrs.quantize(y, codes.scheme, qparams=codes.qparams).codes)
+
+
+def test_rows_in_16_bits_meet_whole_blocks_of_a_trellis():
+    rows = qrs.Dynamic(qrs.Scheme("int16", qrs.per_group(256)))
+    for fmt, granularity, k, words in [
+        ("int8", qrs.per_tensor, 512, "expected a trellis"),
+        ("nf4", qrs.per_tensor, 512, "expected a trellis"),
+        ("trellis:2:L=8:code=3inst", qrs.per_tensor, 512, "whole levels"),
+        ("trellis:2:L=8", qrs.per_tensor, 384, "whole blocks of 256"),
+        ("trellis:2:L=8", qrs.per_group(128), 512, "whole blocks of 256"),
+        ("trellis:2:L=8", qrs.per_group(512), 768, "as many to each scale"),
+    ]:
+        q = qrs.quantize(gauss(4, k), qrs.Scheme(fmt, granularity))
+        with pytest.raises(ValueError, match=words):
+            qrs.linear(gauss(1, k), q, input=rows)
+        with pytest.raises(ValueError, match=words):
+            qrs.nn.Linear(q, input=rows)
+    with pytest.raises(ValueError, match="per_token or per_tensor"):
+        qrs.Dynamic(qrs.Scheme("int16", qrs.per_group(128)))
+
+
 def test_zeros_and_what_is_not_finite():
     zeros = qrs.quantize(np.zeros((2, 300)), qrs.Scheme("trellis:2", qrs.per_channel(0)))
     assert np.abs(zeros.dequantize()).max() < 1e-30

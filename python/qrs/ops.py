@@ -18,7 +18,7 @@ from .arrays import as_float32, as_int8, deliver, flag, integer, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
 from .qtensor import QTensor
 from .registry import unknown
-from .scheme import QParams, Scheme, Shape, per_tensor, per_token
+from .scheme import FORMATS, QParams, Scheme, Shape, per_group, per_tensor, per_token
 
 __all__ = ["Dynamic", "RangeSource", "Static", "fake_quantize", "linear", "matmul_integer", "quantize"]
 
@@ -34,8 +34,14 @@ class RangeSource(Protocol):
         ...
 
 
+# What rows become that meet a trellis block by block.
+BLOCKS16 = Scheme("int16", per_group(256))
+
+
 def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, ...]) -> Scheme:
     scheme = Scheme.of(value)
+    if scheme == BLOCKS16 and name == "Dynamic":
+        return scheme
     if scheme.granularity not in granularities:
         allowed = " or ".join(repr(one) for one in granularities)
         raise QrsValueError(f"{name} scheme is {scheme.granularity!r}, expected {allowed}")
@@ -56,7 +62,9 @@ class Dynamic:
     Parameters
     ----------
     scheme : Scheme or str
-        `per_token` (one scale for each row, the more accurate) or `per_tensor`.
+        `per_token` (one scale for each row, the more accurate) or `per_tensor`. For weights along a trellis
+        alone: ``Scheme("int16", per_group(256))``, which loses next to nothing and multiplies blocks as they
+        are decoded, in integers; one pass over the weight for each row, so it is one for few rows.
 
     Examples
     --------
@@ -81,6 +89,8 @@ class Dynamic:
     def _native(self) -> _core.Input:
         """The same for the native products."""
         s = self.scheme
+        if s == BLOCKS16:
+            return _core.Input.blocks16()
         return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
 
 
@@ -437,6 +447,7 @@ def linear(
     """
     _check_choices(q, activation, input, output)
     n, k = q.shape
+    check_operands(input, q)
     native = None if input is None else input._native
     if native is None and isinstance(x, QTensor):
         native = own_parameters(x)
@@ -480,6 +491,32 @@ def _check_choices(
         raise unknown("activation", activation, ACTIVATIONS)
     if len(q.shape) != 2:
         raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
+
+
+def check_operands(input: Dynamic | Static | None, q: QTensor) -> None:
+    """Refuse an input whose codes cannot multiply those of a weight."""
+    if input is None:
+        return
+    weight = q.scheme.format
+    if input.scheme != BLOCKS16:
+        if not weight.integral:
+            whole = ", ".join(name for name, row in FORMATS.items() if row.integral and row.kind != "integer")
+            raise QrsValueError(
+                f"input is quantized for a weight of {q.scheme.dtype}, whose levels are no multiples of a "
+                f"step; leave input=None, or quantize the weight to an integer dtype or one of {whole}"
+            )
+        return
+    if weight.kind != "trellis" or "3inst" in weight.name:
+        raise QrsValueError(
+            f"input is int16 for a weight of {q.scheme.dtype}, expected a trellis with whole levels; give "
+            f"input of at most 8 bits, or none"
+        )
+    group = q.scheme.granularity.block(q.shape)[-1]
+    if q.shape[-1] % 256 or group % 256 or q.shape[-1] % group:
+        raise QrsValueError(
+            f"input is int16 for a weight of shape {q.shape} and {q.scheme.granularity!r}, expected rows of "
+            f"whole blocks of 256, as many to each scale; leave input=None"
+        )
 
 
 def own_parameters(x: QTensor) -> _core.Input:

@@ -137,9 +137,20 @@ mod tests {
             assert_eq!(trellis.bits(), format.bits() as usize);
         }
         for none in [
-            "trellis:", "trellis:0", "trellis:5", "trellis:2:", "trellis:2:L=", "trellis:2:L=7", "trellis:2:L=17",
-            "trellis:2:L=012", "trellis:2:code=none", "trellis:2:L=14:code=table", "trellis:2:code=1mad:L=10",
-            "trellis:2:L=10:L=10", "trellis:02", "trellis:2:code=1mad:",
+            "trellis:",
+            "trellis:0",
+            "trellis:5",
+            "trellis:2:",
+            "trellis:2:L=",
+            "trellis:2:L=7",
+            "trellis:2:L=17",
+            "trellis:2:L=012",
+            "trellis:2:code=none",
+            "trellis:2:L=14:code=table",
+            "trellis:2:code=1mad:L=10",
+            "trellis:2:L=10:L=10",
+            "trellis:02",
+            "trellis:2:code=1mad:",
         ] {
             assert!(find(none).is_err(), "{none}");
         }

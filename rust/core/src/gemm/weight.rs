@@ -8,6 +8,7 @@ use crate::isa::{Isa, Op};
 use crate::mem::{LineF32, zeroed};
 use crate::qparams::QParams;
 use crate::quantize::{Dequantize, Packed};
+use crate::trellis::{BLOCK, Trellis};
 use std::ops::Range;
 
 impl Panels {
@@ -27,7 +28,7 @@ impl Panels {
         };
         match Quantized::new(weight, k, block[1].clamp(1, k.max(1))) {
             Some(rows) => Panels::pack(&rows, n, k, block[1]),
-            None => Panels::decoded(Decoded::new(weight, [n, k])?),
+            None => Panels::decoded(Decoded::new(weight, [n, k], block[1].clamp(1, k.max(1)))?),
         }
     }
 }
@@ -157,10 +158,12 @@ pub(crate) struct Decoded {
     /// What [`Packed::levels`] gives.
     of_codes: Box<[f32; 256]>,
     shape: [usize; 2],
+    /// Elements of a row that share a scale.
+    group: usize,
 }
 
 impl Decoded {
-    fn new(weight: Packed<'_>, shape: [usize; 2]) -> Result<Decoded, Error> {
+    fn new(weight: Packed<'_>, shape: [usize; 2], group: usize) -> Result<Decoded, Error> {
         Ok(Decoded {
             codes: copied(weight.codes)?,
             format: weight.format,
@@ -170,6 +173,7 @@ impl Decoded {
             levels: weight.params.levels.to_vec(),
             of_codes: Box::new(weight.levels()),
             shape,
+            group,
         })
     }
 
@@ -180,6 +184,27 @@ impl Decoded {
             got: format!("quantized for a weight of {}", self.format.name()),
             expected: "none: its levels are no multiples of a common step within 8 bits".into(),
         }
+    }
+
+    /// The trellis, its bytes, and the scales of each row in turn.
+    ///
+    /// # Errors
+    /// The weight is none, or a row is no whole blocks with scales of their own.
+    pub(super) fn path(&self) -> Result<(&'static Trellis, &[u8], Vec<f32>), Error> {
+        let Spacing::Trellis(trellis) = self.format.spacing() else {
+            let got = format!("16 bits for a weight of {}", self.format.name());
+            return Err(Error::Value { what: "input", got, expected: "at most 8 bits".into() });
+        };
+        let ([n, k], group) = (self.shape, self.group);
+        if !k.is_multiple_of(BLOCK) || !group.is_multiple_of(BLOCK) || !k.is_multiple_of(group) {
+            let expected = format!("rows of whole blocks of {BLOCK}, as many to each scale");
+            return Err(Error::Shape { what: "weight", got: self.shape.to_vec(), expected });
+        }
+        let mut scales = zeroed(n * k / group)?;
+        for (i, scale) in scales.iter_mut().enumerate() {
+            *scale = self.scale[self.grid.cell_of(i * group)];
+        }
+        Ok((trellis, &self.codes, scales))
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
