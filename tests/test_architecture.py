@@ -18,7 +18,7 @@ CORE, BINDING = ROOT / "rust/core/src", ROOT / "rust/py/src"
 RUST_FLOORS = [
     {"error"},
     {"isa", "mem"},
-    {"intrinsics", "parallel", "grid", "rounding", "math", "finite"},
+    {"intrinsics", "parallel", "grid", "rounding", "math", "finite", "values"},
     {"trellis"},
     {"format", "activation"},
     {"pack", "qparams"},

@@ -45,6 +45,7 @@ def qparams(
 def turns(format: str, symmetric: bool, narrow_range: bool, scale_dtype: str) -> bool: ...  # fitted scales
 def fit(
     x: F32,
+    importance: F32 | None,
     block: Shape,
     fit: str,
     format: str,
@@ -57,6 +58,7 @@ def fit(
 # representation
 def quantize(
     x: F32,
+    importance: F32 | None,
     block: Shape,
     cells: Cells,
     format: str,

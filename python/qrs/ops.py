@@ -165,13 +165,16 @@ class Static:
 INPUTS = (Dynamic, Static)
 
 
-def _fit(data: NDArray[np.float32], block: Shape, scheme: Scheme, check_finite: bool) -> QParams:
+def _fit(
+    data: NDArray[np.float32], weights: NDArray[np.float32] | None, scheme: Scheme, check_finite: bool
+) -> QParams:
     """Compute a scheme's parameters from the array that is to be quantized."""
+    block = scheme.granularity.block(data.shape)
     shape = scheme._params_shape(data.shape)
     if scheme.format.kind == "block":
         return QParams._made((np.empty(0, np.float32), np.empty(0, np.int32)), shape, scheme)
     how = (scheme.fit, scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
-    scale, zero_point, levels = _core.fit(data, block, *how, check_finite)
+    scale, zero_point, levels = _core.fit(data, weights, block, *how, check_finite)
     return QParams._made((scale, zero_point), shape, scheme, levels)
 
 
@@ -182,6 +185,25 @@ def _seed(seed: int) -> int:
     return number
 
 
+def _importance(
+    importance: ArrayLike, data: NDArray[np.float32], scheme: Scheme, qparams: QParams | None
+) -> NDArray[np.float32]:
+    """Take an importance for each element, if there is something that it decides."""
+    kind = scheme.format.kind
+    decides = kind in ("block", "trellis") or (qparams is None and (scheme.fit == "mse" or kind == "learned"))
+    if not decides:
+        why = "qparams are given" if qparams is not None else f"fit is {scheme.fit}"
+        raise QrsValueError(f"importance is given, but {why}, so it decides nothing; leave it out or fit='mse'")
+    weights = as_float32(importance, "importance")
+    try:
+        weights = np.ascontiguousarray(np.broadcast_to(weights, data.shape))
+    except ValueError:
+        raise QrsValueError(
+            f"importance has shape {weights.shape}, expected one that broadcasts to {data.shape} as x has"
+        ) from None
+    return weights
+
+
 def quantize(
     x: ArrayLike,
     scheme: Scheme | str,
@@ -189,6 +211,7 @@ def quantize(
     qparams: QParams | None = None,
     seed: int = 0,
     check_finite: bool = True,
+    importance: ArrayLike | None = None,
 ) -> QTensor:
     """Quantize an array: ``code = clamp(round(x / scale)) + zero_point``, or that of the level next to it.
 
@@ -204,6 +227,11 @@ def quantize(
         Key of stochastic rounding, 0 to 2**64 - 1: equal seeds give equal codes.
     check_finite : bool, default True
         Refuse NaN and infinities. Otherwise NaN becomes 0.0 and an infinity the end of the code range.
+    importance : array_like of float, broadcastable to the shape of ``x``, optional
+        How much the squared error of each element counts, finite and at least 0: scales with ``fit="mse"``,
+        learned levels, the scales in blocks of GGUF and the path of a trellis are chosen for the least
+        ``sum(importance * (x - values)**2)``. For a weight ``(n, k)`` the mean square of each of its ``k``
+        inputs is a good one.
 
     Returns
     -------
@@ -215,7 +243,8 @@ def quantize(
     QrsTypeError
         If ``x`` is not an array of floats.
     QrsValueError
-        If ``x`` is not finite (the message counts and locates), or ``qparams`` does not fit scheme and shape.
+        If ``x`` is not finite (the message counts and locates), ``qparams`` does not fit scheme and shape, or
+        ``importance`` is illegal or has nothing to decide.
 
     Examples
     --------
@@ -223,19 +252,23 @@ def quantize(
     >>> q = qrs.quantize([0.0, 1.0, 2.0, 3.0], "uint2")
     >>> q.unpack()
     array([0, 1, 2, 3], dtype=uint8)
+    >>> qrs.quantize([1.0, 0.3, 30.0], qrs.Scheme("int4", fit="mse"), importance=[1, 1, 0]).unpack()
+    array([7, 2, 7], dtype=int8)
     """
     scheme = Scheme.of(scheme)
     seed, check_finite = _seed(seed), flag(check_finite, "check_finite")
     data = as_float32(x, "x")
     block = scheme.granularity.block(data.shape)
+    weights = None if importance is None else _importance(importance, data, scheme, qparams)
     if qparams is None:
-        qparams = _fit(data, block, scheme, check_finite)
+        qparams = _fit(data, weights, scheme, check_finite)
     else:
         scheme._check(qparams, data.shape)
     codes = np.empty(scheme.format.packed_bytes(data.size), np.uint8)
     if data.size:
         _core.quantize(
             data,
+            weights,
             block,
             qparams.cells,
             scheme.dtype,
@@ -289,7 +322,7 @@ def fake_quantize(
     filled = target(out, data.shape, np.float32, x=x)
     block = scheme.granularity.block(data.shape)
     if qparams is None:
-        qparams = _fit(data, block, scheme, True)
+        qparams = _fit(data, None, scheme, True)
     else:
         scheme._check(qparams, data.shape)
     if data.size:

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::grid::{Cell, Grid};
 use crate::mem::zeroed;
 use crate::trellis::{BLOCK, Trellis};
+use crate::values::Values;
 use std::ops::Range;
 
 /// Elements, whole blocks of them, whose quotients are in memory at a time: seconds of work at most.
@@ -15,7 +16,7 @@ const SLAB: usize = 1 << 18;
 /// The stream of an array: what is encoded slab by slab.
 pub(crate) struct Stream<'a> {
     pub(crate) trellis: &'a Trellis,
-    pub(crate) x: &'a [f32],
+    pub(crate) values: Values<'a>,
     pub(crate) grid: &'a Grid,
     /// One for each cell.
     pub(crate) scale: &'a [f32],
@@ -27,7 +28,8 @@ impl Stream<'_> {
         &self,
         mut each: impl FnMut(Range<usize>, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let len = self.x.len();
+        let Values { x, importance } = self.values;
+        let len = x.len();
         let most = len.next_multiple_of(BLOCK).min(SLAB);
         let mut quotients = zeroed(most)?;
         let mut bytes = zeroed(most / BLOCK * self.trellis.bytes())?;
@@ -38,7 +40,15 @@ impl Stream<'_> {
             quotients[elements.len()..].fill(0.0);
             self.divide(elements.clone(), quotients);
             let bytes = &mut bytes[..quotients.len() / BLOCK * self.trellis.bytes()];
-            self.trellis.encode(quotients, None, bytes, None)?;
+            // Of blocks that count evenly, the last alone may have places that do not count.
+            let even = if importance.is_none() { elements.len() / BLOCK } else { 0 };
+            let (quotients, rest) = quotients.split_at(even * BLOCK);
+            let (begin, end) = bytes.split_at_mut(even * self.trellis.bytes());
+            self.trellis.encode(quotients, None, begin, None)?;
+            if !rest.is_empty() {
+                let weights = weights(importance, elements.start + even * BLOCK..elements.end, rest.len())?;
+                self.trellis.encode(rest, Some(&weights), end, None)?;
+            }
             each(elements, bytes)?;
         }
         Ok(())
@@ -52,7 +62,7 @@ impl Stream<'_> {
         };
         for (run, cell) in self.grid.runs(elements.clone()) {
             let out = &mut out[run.start - elements.start..run.end - elements.start];
-            let values = out.iter_mut().zip(&self.x[run]);
+            let values = out.iter_mut().zip(&self.values.x[run]);
             match cell {
                 Cell::One(cell) => {
                     let scale = self.scale[cell];
@@ -78,4 +88,15 @@ impl Stream<'_> {
             }
         }
     }
+}
+
+/// The weights of `len` quotients: those behind the last element count for nothing.
+fn weights(importance: Option<&[f32]>, elements: Range<usize>, len: usize) -> Result<Vec<f32>, Error> {
+    let mut weights = zeroed(len)?;
+    let given = &mut weights[..elements.len()];
+    match importance {
+        Some(importance) => given.copy_from_slice(&importance[elements]),
+        None => given.fill(1.0),
+    }
+    Ok(weights)
 }

@@ -45,6 +45,7 @@ mod reduce;
 mod rounding;
 mod softmax;
 pub mod trellis;
+mod values;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, attention};
@@ -60,3 +61,4 @@ pub use quantize::{Encoding, Packed, dequantize, dequantize_rows, fake_quantize,
 pub use reduce::{ErrorSums, abs_max, error_sums, min_max, moments};
 pub use rounding::Rounding;
 pub use softmax::softmax;
+pub use values::Values;

@@ -27,6 +27,7 @@ use crate::parallel;
 use crate::qparams::QParams;
 use crate::rounding::{Mode, ModeOp, Rounding, uniform};
 use crate::trellis::{BLOCK, Trellis};
+use crate::values::Values;
 use std::ops::Range;
 
 /// Elements whose codes and random numbers stay in the first cache. A multiple of 8, so that tiles start on a
@@ -375,22 +376,25 @@ impl QParams<'_> {
 /// # Ok::<(), qrs_core::Error>(())
 /// ```
 ///
+/// An importance decides between the paths of a trellis and among the scales in blocks; other formats have no use
+/// for it here.
+///
 /// # Errors
-/// `x`, the parameters or `out` do not fit the grid, a parameter is illegal, or (with `check_finite`) `x` holds
+/// `x`, the parameters or `out` do not fit the grid, a parameter or an importance is illegal, or (with `check_finite`) `x` holds
 /// NaN or infinity; `out` may then have been written in part.
-pub fn quantize(
-    x: &[f32],
+pub fn quantize<'a>(
+    values: impl Into<Values<'a>>,
     grid: &Grid,
     params: QParams<'_>,
     encoding: &Encoding,
     out: &mut [u8],
 ) -> Result<(), Error> {
-    quantize_on(Isa::active()?, (x, grid, params), encoding, out)
+    quantize_on(Isa::active()?, (values.into(), grid, params), encoding, out)
 }
 
 fn quantize_on(
     isa: Isa,
-    (x, grid, params): (&[f32], &Grid, QParams<'_>),
+    (values, grid, params): (Values<'_>, &Grid, QParams<'_>),
     encoding: &Encoding,
     out: &mut [u8],
 ) -> Result<(), Error> {
@@ -412,18 +416,19 @@ fn quantize_on(
     if let Spacing::Blocks(blocks) = encoding.format.spacing() {
         let bytes = CHUNK / blocks.len() * blocks.bytes();
         let how = (encoding.rounding, encoding.check_finite);
-        return encode_blocks(blocks, (x, grid), how, |encode| {
-            parallel::for_each_chunk(out, bytes, 4 * x.len(), |i, out| encode(i * CHUNK, out))
+        let cost = 4 * values.x.len();
+        return encode_blocks(blocks, (values, grid), how, |encode| {
+            parallel::for_each_chunk(out, bytes, cost, |i, out| encode(i * CHUNK, out))
         });
     }
     if let Spacing::Trellis(trellis) = encoding.format.spacing() {
         let bytes = trellis.bytes();
-        return stream(trellis, (x, grid, params), encoding)?.encode(|elements, coded| {
+        return stream(trellis, (values, grid, params), encoding)?.encode(|elements, coded| {
             out[elements.start / BLOCK * bytes..][..coded.len()].copy_from_slice(coded);
             Ok(())
         });
     }
-    run((x, grid, params), encoding, Each { isa, out })
+    run((values.x, grid, params), encoding, Each { isa, out })
 }
 
 /// Writes `dequantize(quantize(x))`, bit for bit, without the codes between. NaN stays NaN unless `check_finite`
@@ -463,7 +468,7 @@ fn fake_quantize_on(
     grid.check_len("out", out.len())?;
     if let Spacing::Blocks(blocks) = encoding.format.spacing() {
         let how = (encoding.rounding, encoding.check_finite);
-        return encode_blocks(blocks, (x, grid), how, |encode| {
+        return encode_blocks(blocks, (x.into(), grid), how, |encode| {
             parallel::for_each_chunk(out, CHUNK, 4 * x.len(), |i, out| {
                 let mut bytes = vec![0; encoding.format.packing().len(out.len())];
                 encode(i * CHUNK, &mut bytes);
@@ -475,7 +480,7 @@ fn fake_quantize_on(
         });
     }
     if let Spacing::Trellis(trellis) = encoding.format.spacing() {
-        let stream = stream(trellis, (x, grid, params), encoding)?;
+        let stream = stream(trellis, (x.into(), grid, params), encoding)?;
         return stream.encode(|elements, coded| {
             let (x, out) = (&x[elements.clone()], &mut out[elements.clone()]);
             stream.decode(coded, elements, out);
@@ -489,18 +494,19 @@ fn fake_quantize_on(
 /// Validates, and gives the stream that is to be encoded.
 fn stream<'a>(
     trellis: &'a Trellis,
-    (x, grid, params): (&'a [f32], &'a Grid, QParams<'a>),
+    (values, grid, params): (Values<'a>, &'a Grid, QParams<'a>),
     encoding: &Encoding,
 ) -> Result<Stream<'a>, Error> {
-    grid.check_len("x", x.len())?;
+    grid.check_len("x", values.x.len())?;
+    values.check()?;
     params.check(grid.cells(), encoding.format, encoding.format.code_range(encoding.narrow_range)?)?;
     check_rounding(encoding.format.name(), encoding.rounding)?;
     if encoding.check_finite {
         let census = Census::new();
-        census.see(x, 0);
+        census.see(values.x, 0);
         census.check("x")?;
     }
-    Ok(Stream { trellis, x, grid, scale: params.scale })
+    Ok(Stream { trellis, values, grid, scale: params.scale })
 }
 
 /// Work on all chunks, whatever the law.
@@ -748,7 +754,7 @@ mod tests {
         } else {
             // tests/test_laws.py holds these to the definition; here, instruction sets to one another.
             let mut packed = vec![0; packed_len(x.len(), encoding.format)];
-            quantize_on(Isa::Portable, (&x, &grid, params), encoding, &mut packed).unwrap();
+            quantize_on(Isa::Portable, ((&x).into(), &grid, params), encoding, &mut packed).unwrap();
             let mut codes = vec![0u16; x.len()];
             unpack(&packed, encoding.format, &mut codes).unwrap();
             codes.into_iter().map(i32::from).collect()
@@ -763,7 +769,7 @@ mod tests {
         };
         for isa in Isa::available() {
             let mut packed = vec![0x55; packed_len(x.len(), encoding.format)];
-            quantize_on(isa, (&x, &grid, params), encoding, &mut packed).unwrap();
+            quantize_on(isa, ((&x).into(), &grid, params), encoding, &mut packed).unwrap();
             let mut back = vec![0u16; x.len()];
             unpack(&packed, encoding.format, &mut back).unwrap();
             let place = |i| {

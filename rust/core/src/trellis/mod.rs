@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::finite::Census;
 use crate::isa::Isa;
 use crate::parallel;
+use crate::values::Values;
 use std::sync::Mutex;
 use viterbi::{Branches, Scratch, Search};
 
@@ -151,7 +152,10 @@ impl Trellis {
         progress: Progress<'_>,
     ) -> Result<(), Error> {
         self.check_lens("x", x.len(), "out", out.len())?;
-        check_values(x, importance)?;
+        let census = Census::new();
+        census.see(x, 0);
+        census.check("x")?;
+        Values { x, importance }.check()?;
         // As many blocks to a task as take half a millisecond.
         let blocks = (1 << 14 >> self.state_bits).max(1);
         let scratches = self.scratches(x.len().div_ceil(blocks * BLOCK))?;
@@ -318,23 +322,6 @@ impl Part<'_> {
 fn check(what: &'static str, got: usize, least: usize, most: usize) -> Result<(), Error> {
     if got < least || got > most {
         return Err(Error::Value { what, got: got.to_string(), expected: format!("{least} to {most}") });
-    }
-    Ok(())
-}
-
-/// Finite values, and importances that are finite and not negative.
-fn check_values(x: &[f32], importance: Option<&[f32]>) -> Result<(), Error> {
-    let census = Census::new();
-    census.see(x, 0);
-    census.check("x")?;
-    let Some(importance) = importance else { return Ok(()) };
-    if importance.len() != x.len() {
-        let expected = format!("({},), one for each value", x.len());
-        return Err(Error::Shape { what: "importance", got: vec![importance.len()], expected });
-    }
-    if let Some(bad) = importance.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
-        let expected = "finite numbers from 0 on".to_owned();
-        return Err(Error::Value { what: "importance", got: bad.to_string(), expected });
     }
     Ok(())
 }
