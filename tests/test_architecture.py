@@ -22,7 +22,7 @@ RUST_FLOORS = [
     {"format", "activation"},
     {"pack", "qparams"},
     {"emit", "blocks"},
-    {"quantize", "reduce", "norm", "softmax", "trellis"},
+    {"quantize", "dequantize", "reduce", "norm", "softmax", "trellis"},
     {"fit"},
     {"gemm"},
     {"attention", "conv"},

@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::format;
 use crate::gemm::{Accumulator, Family, Ready, Tiles};
 use crate::qparams::QParams;
-use crate::quantize::Packed;
+use crate::dequantize::Packed;
 
 /// Deterministic whole numbers from `lo` to `hi`.
 fn numbers(len: usize, lo: i32, hi: i32, seed: u32) -> Vec<i32> {
