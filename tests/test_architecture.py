@@ -23,7 +23,7 @@ RUST_FLOORS = [
     {"format", "activation"},
     {"pack", "qparams"},
     {"emit", "blocks", "coded"},
-    {"quantize", "reduce", "norm", "softmax"},
+    {"quantize", "dequantize", "reduce", "norm", "softmax"},
     {"fit"},
     {"gemm"},
     {"attention", "conv"},

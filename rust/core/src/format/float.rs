@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Defaults, Format, Spacing};
+use crate::finite::INFINITE;
 use crate::rounding::{Rounding, half_even, low_bits};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -261,25 +262,26 @@ impl Rounder {
         (code | sign, if negative { -level } else { level })
     }
 
-    /// The level of a code: [`Format::level`] without branches.
+    /// The level of a code: [`Format::level`] in few operations on bits, and without subnormal operands, which CPUs
+    /// are slow with.
     #[inline(always)]
     pub(crate) fn level(&self, code: u16) -> f32 {
-        let code = u32::from(code);
-        let (sign, magnitude) = (code & self.sign, code & (self.sign - 1));
-        // As the upper bits of a float32 it is wrong by a power of two, and so are subnormal numbers.
-        let level = f32::from_bits(magnitude << (23 - self.mantissa_bits)) * power(126 + self.least as i32);
-        let special = if magnitude == self.top_code + 1 { self.beyond_level() } else { f32::NAN };
-        let no_number = magnitude > self.top_code || (!self.negative_zero && code == self.sign);
-        let level = if no_number { special } else { level };
-        if sign != 0 { -level } else { level }
-    }
-
-    #[inline(always)]
-    fn beyond_level(&self) -> f32 {
-        match self.beyond {
-            Some((_, level)) => level,
-            None => f32::NAN,
-        }
+        let places = self.sign.trailing_zeros();
+        let code = u32::from(code) << (31 - places);
+        let sign = code & 1 << 31;
+        // The mantissa where that of a float32 stands, below an exponent that lacks its bias.
+        let bits = (code ^ sign) >> (8 + self.mantissa_bits - places);
+        let normal = bits.wrapping_add((self.least - 1) << 23);
+        // A subnormal number is one that starts with 1 rather than 0, less that 1.
+        let one = self.least << 23;
+        let subnormal = (f32::from_bits(bits | one) - f32::from_bits(one)).to_bits();
+        let level = if bits < 1 << 23 { subnormal } else { normal };
+        // Above the largest number, as in a float32: infinity, or with any bit of the mantissa NaN.
+        let above = if bits > self.top_code << (23 - self.mantissa_bits) { INFINITE } else { 0 };
+        // A sign alone, where that is no zero; no code has the lowest bit of this.
+        let alone = if self.negative_zero { 1 } else { 1 << 31 };
+        let nan = if code == alone { f32::NAN.to_bits() } else { 0 };
+        f32::from_bits(level | above | nan | sign)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Weights that panels are packed from: packed codes of a quantized array, and plain matrices of bytes.
 
 use super::panel::{Panels, WIDTH, Weight};
+use crate::dequantize::{Dequantize, Lookup, Packed};
 use crate::error::Error;
 use crate::format::{Format, Spacing};
 use crate::grid::Grid;
 use crate::isa::{Isa, Op};
 use crate::mem::{LineF32, zeroed};
 use crate::qparams::QParams;
-use crate::quantize::{Dequantize, Packed};
 use crate::trellis::{BLOCK, Trellis};
 use std::ops::Range;
 
@@ -94,7 +94,7 @@ impl<'a> Quantized<'a> {
             _ if weight.format.bits() > 8 => return None,
             Spacing::Blocks(_) | Spacing::Trellis(_) => return None,
             Spacing::Uniform => None,
-            _ => Some(Multiples::new(&weight.levels()[..1 << weight.format.bits()])?),
+            _ => Some(Multiples::new(&weight.lookup().levels[..1 << weight.format.bits()])?),
         };
         Some(Quantized { weight, k, group, multiples })
     }
@@ -155,8 +155,8 @@ pub(crate) struct Decoded {
     zero_point: Vec<i32>,
     /// Those of a learned format.
     levels: Vec<f32>,
-    /// What [`Packed::levels`] gives.
-    of_codes: Box<[f32; 256]>,
+    /// What [`Packed::lookup`] gives.
+    of_codes: Box<Lookup>,
     shape: [usize; 2],
     /// Elements of a row that share a scale.
     group: usize,
@@ -171,7 +171,7 @@ impl Decoded {
             scale: copied(weight.params.scale)?,
             zero_point: copied(weight.params.zero_point)?,
             levels: weight.params.levels.to_vec(),
-            of_codes: Box::new(weight.levels()),
+            of_codes: Box::new(weight.lookup()),
             shape,
             group,
         })
@@ -219,12 +219,14 @@ impl Decoded {
     pub(super) fn fill(&self, first: usize, out: &mut [LineF32]) {
         // One copy of this for each instruction set, called from all kernels; which one makes no difference to the
         // bits.
-        Isa::active().unwrap_or(Isa::Portable).run(Fill { weight: self, first, out });
+        let isa = Isa::active().unwrap_or(Isa::Portable);
+        isa.run(Fill { isa, weight: self, first, out });
     }
 }
 
 /// [`Decoded::fill`].
 struct Fill<'a> {
+    isa: Isa,
     weight: &'a Decoded,
     first: usize,
     out: &'a mut [LineF32],
@@ -237,7 +239,7 @@ impl Op for Fill<'_> {
     fn run(self) {
         /// Elements of a row at a time: sixteen times as many stay in the first cache.
         const PART: usize = 256;
-        let Fill { weight, first, out } = self;
+        let Fill { isa, weight, first, out } = self;
         let [n, k] = weight.shape;
         let params = QParams { scale: &weight.scale, zero_point: &weight.zero_point, levels: &weight.levels };
         let packed = Packed { codes: &weight.codes, format: weight.format, grid: &weight.grid, params };
@@ -249,7 +251,7 @@ impl Op for Fill<'_> {
                     let values = &mut values[..out.len()];
                     if first + row < n {
                         let start = (first + row) * k + part * PART;
-                        Dequantize { packed, levels: &weight.of_codes, start, out: values }.run();
+                        isa.run(Dequantize { packed, lookup: &weight.of_codes, start, out: values });
                     } else {
                         values.fill(0.0);
                     }
