@@ -190,17 +190,17 @@ impl Lanes {
 fn fit_cell(law: impl Law, values: Values<'_>, target: &Target) -> (f32, i32) {
     let Values { x, importance } = values;
     let (mut lo, mut hi) = (math::fold(x, 0.0, smaller, smaller), math::fold(x, 0.0, larger, larger));
-    if let Some(importance) = importance.filter(|importance| importance.contains(&0.0)) {
+    let heaviest = math::fold(importance.unwrap_or(&[1.0]), 0.0, larger, larger);
+    if let Some(importance) = importance.filter(|importance| heaviest > 0.0 && importance.contains(&0.0)) {
         // What does not count may be clipped.
-        let counts = || x.iter().zip(importance).filter(|(_, weight)| **weight > 0.0);
-        (lo, hi) = counts().fold((0.0, 0.0), |(lo, hi), (x, _)| (smaller(lo, *x), larger(hi, *x)));
+        let counts = x.iter().zip(importance).filter(|(_, weight)| **weight > 0.0);
+        (lo, hi) = counts.fold((0.0, 0.0), |(lo, hi), (x, _)| (smaller(lo, *x), larger(hi, *x)));
     }
     let (lo, hi) = (held(lo), held(hi));
     if lo == hi {
         return qparams::one(0.0, 0.0, target);
     }
-    // Where nothing counts, nor does the choice.
-    let heaviest = math::fold(importance.unwrap_or(&[1.0]), 0.0, larger, larger);
+    // Where nothing counts, neither does the choice.
     if heaviest == 0.0 {
         return qparams::one(lo, hi, target);
     }
