@@ -18,7 +18,7 @@ CORE, BINDING = ROOT / "rust/core/src", ROOT / "rust/py/src"
 RUST_FLOORS = [
     {"error"},
     {"isa", "mem"},
-    {"intrinsics", "parallel", "grid", "rounding", "math", "finite", "values"},
+    {"intrinsics", "parallel", "grid", "rounding", "math", "finite", "values", "interrupt"},
     {"trellis"},
     {"format", "activation"},
     {"pack", "qparams"},
@@ -37,7 +37,7 @@ PYTHON_FLOORS = [
     {"scheme"},
     {"qtensor"},
     {"ops", "metrics"},
-    {"observers", "algorithms"},
+    {"observers", "algorithms", "entropy"},
     {"nn"},
     {"recipe", "report"},
     {"model"},

@@ -1,6 +1,10 @@
 """Trellis-coded formats: decoding by the book, the error on normal numbers, any shape, and what is refused."""
 
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -222,3 +226,21 @@ def test_impossible_choices_are_named(arguments, words):
 def test_there_are_no_codes_to_unpack():
     with pytest.raises(ValueError, match="code for each element"):
         qrs.quantize(gauss(256), "trellis:2").unpack()
+
+
+def test_ctrl_c_ends_a_long_search():
+    program = """
+import numpy as np, qrs
+x = np.random.default_rng(0).standard_normal((1 << 15, 1 << 10), np.float32)
+print("ready", flush=True)
+try:
+    qrs.quantize(x, qrs.Scheme("trellis:2", L=16))
+except KeyboardInterrupt:
+    print("interrupted", qrs.quantize(x[:1], "trellis:2").size, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        # The search would take minutes.
+        assert child.communicate(timeout=60)[0] == "interrupted 1024\n"

@@ -107,6 +107,13 @@ def matmul_integer(
     a: NDArray[Any], b: NDArray[Any], a_zero_point: int, b_zero_point: int, out: I32
 ) -> None: ...
 
+# entropy-coded streams
+def entropy_encode(
+    x: F32, importance: F32 | None, bits: float | None, step: float | None, states: int
+) -> bytes: ...
+def entropy_len(stream: U8) -> int: ...
+def entropy_decode(stream: U8, out: F32) -> None: ...
+
 @final
 class Input:
     """How the float32 input of a product becomes integer codes."""

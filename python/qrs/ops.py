@@ -194,14 +194,18 @@ def _importance(
     if not decides:
         why = "qparams are given" if qparams is not None else f"fit is {scheme.fit}"
         raise QrsValueError(f"importance is given, but {why}, so it decides nothing; leave it out or fit='mse'")
+    return broadcast_importance(importance, data.shape)
+
+
+def broadcast_importance(importance: ArrayLike, shape: Shape) -> NDArray[np.float32]:
+    """Give an importance for each element of an array of ``shape``."""
     weights = as_float32(importance, "importance")
     try:
-        weights = np.ascontiguousarray(np.broadcast_to(weights, data.shape))
+        return np.ascontiguousarray(np.broadcast_to(weights, shape))
     except ValueError:
         raise QrsValueError(
-            f"importance has shape {weights.shape}, expected one that broadcasts to {data.shape} as x has"
+            f"importance has shape {weights.shape}, expected one that broadcasts to {shape} as x has"
         ) from None
-    return weights
 
 
 def quantize(

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::grid::{Cell, Grid};
+use crate::interrupt::pause;
 use crate::mem::zeroed;
 use crate::trellis::{BLOCK, Trellis};
 use crate::values::Values;
@@ -34,6 +35,7 @@ impl Stream<'_> {
         let mut quotients = zeroed(most)?;
         let mut bytes = zeroed(most / BLOCK * self.trellis.bytes())?;
         for start in (0..len).step_by(SLAB) {
+            pause()?;
             let elements = start..len.min(start + SLAB);
             // Behind the last element stand zeros.
             let quotients = &mut quotients[..elements.len().next_multiple_of(BLOCK)];

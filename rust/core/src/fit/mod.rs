@@ -7,6 +7,7 @@ mod trellis;
 use crate::error::Error;
 use crate::format::Spacing;
 use crate::grid::{Cell, Grid};
+use crate::interrupt::pause;
 use crate::isa::Isa;
 use crate::mem;
 use crate::parallel;
@@ -18,6 +19,8 @@ use search::{Fitting, Law, held};
 
 /// Elements of a parallel task, as many whole cells as it takes.
 const CHUNK: usize = 1 << 13;
+/// Parallel tasks, some hundred milliseconds, between two looks at whether to stop.
+const PORTION: usize = 1 << 9;
 
 /// The cells of an array one after another.
 struct Cells<'a> {
@@ -209,9 +212,13 @@ impl Cells<'_> {
         let mut found = room(count)?;
         found.resize(count, (0.0, 0));
         let size = (CHUNK * count).div_ceil(self.x.len().max(1)).max(1);
-        parallel::for_each_chunk(&mut found, size, self.x.len().saturating_mul(100), |i, out| {
-            isa.run(Fitting { law, cells: self, first: i * size, target, out });
-        })?;
+        for (portion, found) in found.chunks_mut(PORTION * size).enumerate() {
+            pause()?;
+            let first = portion * PORTION * size;
+            parallel::for_each_chunk(found, size, self.x.len().saturating_mul(100), |i, out| {
+                isa.run(Fitting { law, cells: self, first: first + i * size, target, out });
+            })?;
+        }
         let (scale, zero_point) = found.into_iter().unzip();
         Ok(Fitted { scale, zero_point, levels: Vec::new() })
     }
