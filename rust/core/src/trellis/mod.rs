@@ -23,6 +23,7 @@
 mod code;
 mod decode;
 mod product;
+mod scalar;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ mod train;
 mod viterbi;
 
 pub use code::{Code, Quintic, Table};
+pub use scalar::{Ectcq, Lloyd, Stream, Tcq};
+use train::ln;
 pub use train::{Training, fit_scale, gaussian};
 
 use crate::error::Error;
