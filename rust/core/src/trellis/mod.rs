@@ -23,6 +23,7 @@
 mod code;
 mod decode;
 mod product;
+mod scalar;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ mod train;
 mod viterbi;
 
 pub use code::{Code, Quintic, Table};
+pub use scalar::{Ectcq, Lloyd, Stream, Tcq};
+use train::ln;
 pub use train::{Training, fit_scale, gaussian};
 
 use crate::error::Error;
@@ -152,10 +155,7 @@ impl Trellis {
         progress: Progress<'_>,
     ) -> Result<(), Error> {
         self.check_lens("x", x.len(), "out", out.len())?;
-        let census = Census::new();
-        census.see(x, 0);
-        census.check("x")?;
-        Values { x, importance }.check()?;
+        check_values(x, importance)?;
         // As many blocks to a task as take half a millisecond.
         let blocks = (1 << 14 >> self.state_bits).max(1);
         let scratches = self.scratches(x.len().div_ceil(blocks * BLOCK))?;
@@ -317,6 +317,14 @@ impl Part<'_> {
             block += count;
         }
     }
+}
+
+/// Finite values, and importances that are finite and not negative.
+fn check_values(x: &[f32], importance: Option<&[f32]>) -> Result<(), Error> {
+    let census = Census::new();
+    census.see(x, 0);
+    census.check("x")?;
+    Values { x, importance }.check()
 }
 
 fn check(what: &'static str, got: usize, least: usize, most: usize) -> Result<(), Error> {
