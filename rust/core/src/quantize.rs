@@ -13,12 +13,13 @@
 
 use crate::blocks::encode_blocks;
 use crate::emit::{
-    self, Elements, Emit, Even, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines, emit_run,
+    self, Elements, Emit, Even, HALF, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines,
+    emit_run,
 };
 pub(crate) use crate::emit::{Affine, encode};
 use crate::error::Error;
 use crate::finite::Census;
-use crate::format::{Format, Levels, Packing, Picker, Rounder, Spacing};
+use crate::format::{Format, Levels, Packing, Rounder, Spacing};
 use crate::grid::{Cell, Grid};
 use crate::isa::Isa;
 use crate::mem::FAR;
@@ -73,43 +74,33 @@ impl<L: Law> Job<'_, L> {
         };
         let elements = Elements { x, u, far: self.x.len() >= FAR };
         let mut all_finite = true;
-        let even = self.grid.even_block(LINE).filter(|block| L::LONG && !E::WIDE && *block < TILE);
+        // Wide codes of a simple law are not worth long lines.
+        let long = !(L::SIMPLE && E::WIDE);
+        let even = self.grid.even_block(HALF).filter(|block| long && *block < TILE);
         if let Some(block) = even {
             let cells = Even::new(self.params, self.range, block, tile.start);
-            all_finite = emit_lines::<M, E, LINE>(self.law, elements, cells, out);
+            all_finite = emit_lines::<M, E>(self.law, elements, cells, out);
         } else {
             let mut any_short = false;
-            // Codes of 16 bits are not worth long lines.
-            let shortest = if !L::LONG {
-                SHORT
-            } else if E::WIDE {
-                usize::MAX
-            } else {
-                LINE
-            };
             for (run, cell) in self.grid.runs(tile.clone()) {
                 let place = run.start - tile.start..run.end - tile.start;
                 let (elements, out) = (elements.part(place.clone()), &mut out[place]);
                 all_finite &= match cell {
                     Cell::One(cell) => {
                         let cell = self.params.affine(cell, self.range).bounded();
-                        if run.len() < shortest {
+                        if !long || run.len() < LINE {
                             emit_run::<M, E>(self.law, elements, cell, out);
                             any_short = true;
                             continue;
                         }
-                        if L::LONG {
-                            emit_lines::<M, E, LINE>(self.law, elements, cell, out)
-                        } else {
-                            emit_lines::<M, E, SHORT>(self.law, elements, cell, out)
-                        }
+                        emit_lines::<M, E>(self.law, elements, cell, out)
                     }
                     Cell::Each(first) => {
                         let cells = first..first + run.len();
                         let QParams { scale, zero_point, levels } = self.params;
                         let params =
                             QParams { scale: &scale[cells.clone()], zero_point: &zero_point[cells], levels };
-                        if L::LONG && !E::WIDE {
+                        if long {
                             emit_each::<M, E, LINE>(self.law, elements, params, self.range, out)
                         } else {
                             emit_each::<M, E, SHORT>(self.law, elements, params, self.range, out)
@@ -339,7 +330,7 @@ fn run(
         Spacing::Float(rounder) => {
             let beyond = beyond(rounder, encoding)?;
             let rounder = rounder.rounding(encoding.rounding);
-            work.run(job.under(Numbers { rounder, beyond }), encoding)?;
+            work.run(job.under(Numbers::new(rounder, beyond)), encoding)?;
         }
         Spacing::Table(levels) => run_table(levels, job, encoding, work)?,
         Spacing::Learned => run_table(&Levels::new(params.levels), job, encoding, work)?,
@@ -368,12 +359,7 @@ fn run_table(
     encoding: &Encoding,
     work: impl Work,
 ) -> Result<(), Error> {
-    let picker: &Picker = &levels.picker(encoding.rounding);
-    if picker.few() {
-        work.run(job.under(Table::<true>(picker)), encoding)
-    } else {
-        work.run(job.under(Table::<false>(picker)), encoding)
-    }
+    work.run(job.under(Table(&levels.picker(encoding.rounding))), encoding)
 }
 
 /// What numbers beyond the largest become, where they are not to saturate.

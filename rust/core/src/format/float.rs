@@ -254,12 +254,38 @@ impl Rounder {
         let code = low_bits(steps) & 0x3f_ffff;
         let code = code.wrapping_add((exponent - self.least as i32) << m);
         let (code, level) = match beyond {
-            Some((code_beyond, level_beyond)) if level > self.top => (code_beyond, level_beyond),
+            Some(beyond) if level > self.top => beyond,
             _ => (code, level),
         };
         let negative = v.is_sign_negative() & (self.negative_zero | (level != 0.0));
         let sign = if negative { self.sign as i32 } else { 0 };
         (code | sign, if negative { -level } else { level })
+    }
+
+    /// Whether the mode is half to even.
+    pub(crate) fn is_half_even(&self) -> bool {
+        self.mode.half_even
+    }
+
+    /// [`nearest`](Self::nearest) half to even.
+    #[inline(always)]
+    pub(crate) fn half_even(&self, beyond: Option<(i32, f32)>) -> HalfEven {
+        let down = 23 - self.mantissa_bits;
+        let (code, level) = beyond.unwrap_or((self.top_code as i32, self.top));
+        HalfEven {
+            limit: if beyond.is_some() { self.top * 2.0 } else { self.top },
+            down,
+            half: (1 << (down - 1)) - 1,
+            // Without a mantissa the hidden bit is the last one.
+            odd: u32::from(self.mantissa_bits == 0),
+            normal: self.least << 23,
+            bias: (self.least - 1) << self.mantissa_bits,
+            magic: f32::from_bits((self.least + down) << 23),
+            top_code: self.top_code,
+            beyond: (code as u32, level),
+            sign: self.sign.trailing_zeros(),
+            zero: if self.negative_zero { 1 << 31 } else { 0 },
+        }
     }
 
     /// The level of a code: [`Format::level`] in few operations on bits, and without subnormal operands, which CPUs
@@ -282,6 +308,52 @@ impl Rounder {
         let alone = if self.negative_zero { 1 } else { 1 << 31 };
         let nan = if code == alone { f32::NAN.to_bits() } else { 0 };
         f32::from_bits(level | above | nan | sign)
+    }
+}
+
+/// [`Rounder::nearest`] half to even, in half the operations: the bits below the mantissa are rounded away by an addition,
+/// and subnormal numbers, whose step is one and the same, by that of 2²³ steps. What hangs on the format alone is worked
+/// out here: vectors compute with numbers, not with conditions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HalfEven {
+    /// Where magnitudes are held.
+    limit: f32,
+    /// Bits below the mantissa, and the most that they may be to be dropped after an even one.
+    down: u32,
+    half: u32,
+    /// 1 where the last bit is always set.
+    odd: u32,
+    /// The bits of the smallest normal number, and what is in the exponent too much.
+    normal: u32,
+    bias: u32,
+    magic: f32,
+    top_code: u32,
+    /// Code and level of what is beyond the largest.
+    beyond: (u32, f32),
+    /// The place of the sign in a code.
+    sign: u32,
+    /// The sign that a negative number of code 0 keeps.
+    zero: u32,
+}
+
+impl HalfEven {
+    /// Code and level of `v`. What NaN gives is unspecified.
+    #[inline(always)]
+    pub(crate) fn nearest(&self, v: f32) -> (i32, f32) {
+        let size = v.abs();
+        let size = if size < self.limit { size } else { self.limit };
+        let bits = size.to_bits();
+        let even = bits.wrapping_add(self.half).wrapping_add((bits >> self.down | self.odd) & 1) >> self.down;
+        let sum = size + self.magic;
+        let steps = sum.to_bits().wrapping_sub(self.magic.to_bits());
+        let subnormal = bits < self.normal;
+        let code = if subnormal { steps } else { even.wrapping_sub(self.bias) };
+        let level = if subnormal { sum - self.magic } else { f32::from_bits(even << self.down) };
+        let level = if code > self.top_code { self.beyond.1 } else { level };
+        let code = if code > self.top_code { self.beyond.0 } else { code };
+        let kept = if code == 0 { self.zero } else { 1 << 31 };
+        let sign = v.to_bits() & kept;
+        ((code | sign >> (31 - self.sign)) as i32, f32::from_bits(level.to_bits() | sign))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use crate::rounding::Rounding;
 use std::cmp::Ordering;
+use std::hint::black_box;
 
 /// The most levels of a table.
 pub(crate) const MOST: usize = 256;
@@ -46,8 +47,14 @@ impl Levels {
     /// The search as a rounding mode wants it.
     pub(crate) fn picker(&self, rounding: Rounding) -> Picker {
         let count = self.levels.len();
-        let mut picker =
-            Picker { thresholds: [f32::NAN; MOST], levels: [self.ends().1; MOST], codes: [0; MOST], count };
+        let ordered = self.codes.iter().enumerate().all(|(i, code)| i == usize::from(*code));
+        let mut picker = Picker {
+            thresholds: [f32::NAN; MOST],
+            levels: [self.ends().1; MOST],
+            codes: [0; MOST],
+            count,
+            ordered,
+        };
         picker.levels[..count].copy_from_slice(&self.levels);
         picker.codes[..count].copy_from_slice(&self.codes);
         for (i, pair) in self.levels.windows(2).enumerate() {
@@ -86,26 +93,22 @@ pub(crate) struct Picker {
     levels: [f32; MOST],
     codes: [u8; MOST],
     count: usize,
+    /// Whether codes number the levels, as most do: then they need not be looked up.
+    ordered: bool,
 }
 
-/// Levels that are found by comparing with every threshold: as long as that is no more than a few vectors' work.
-const FEW: usize = 16;
-
 impl Picker {
-    pub(crate) fn few(&self) -> bool {
-        self.count <= FEW
-    }
-
     /// Codes and levels of `v`. With `RANDOM`, from thresholds of stochastic rounding, the upper neighbour is taken
     /// where `u` is below the fraction. What NaN gives is unspecified.
     #[inline(always)]
-    pub(crate) fn pick<const FEW_LEVELS: bool, const RANDOM: bool, const N: usize>(
+    pub(crate) fn pick<const RANDOM: bool, const N: usize>(
         &self,
         v: [f32; N],
         u: [f32; N],
     ) -> ([i32; N], [f32; N]) {
         let mut index = [0i32; N];
-        if FEW_LEVELS {
+        if N > 1 {
+            // Vectors compare with every threshold in less time than they take to fetch eight of 256.
             for threshold in &self.thresholds[..self.count - 1] {
                 for i in 0..N {
                     index[i] += i32::from(v[i] >= *threshold);
@@ -119,14 +122,22 @@ impl Picker {
                 }
             }
         }
-        let (mut codes, mut levels) = ([0; N], [0.0; N]);
+        // Through memory: so the compiler takes the vectors first, and looks up afterwards.
+        let mut index = black_box(index);
         for i in 0..N {
-            let at = index[i] as usize & (MOST - 1);
-            let at = if RANDOM { self.drawn(at, v[i], u[i]) } else { at };
-            codes[i] = i32::from(self.codes[at]);
-            levels[i] = self.levels[at];
+            let at = index[i] & (MOST - 1) as i32;
+            index[i] = if RANDOM { self.drawn(at as usize, v[i], u[i]) as i32 } else { at };
         }
-        (codes, levels)
+        let mut levels = [0.0; N];
+        for i in 0..N {
+            levels[i] = self.levels[index[i] as usize & (MOST - 1)];
+        }
+        if !self.ordered {
+            for i in 0..N {
+                index[i] = self.codes[index[i] as usize & (MOST - 1)].into();
+            }
+        }
+        (index, levels)
     }
 
     /// The level at `at` or the one above it, with the probability that keeps the mean.
@@ -157,12 +168,11 @@ mod tests {
 
     fn picked(levels: &Levels, rounding: Rounding, v: f32) -> i32 {
         let picker = levels.picker(rounding);
-        let many = picker.pick::<false, false, 1>([v], [0.0]);
-        if picker.few() {
-            assert_eq!(picker.pick::<true, false, 1>([v], [0.0]), many);
-        }
-        assert_eq!(picker.levels([v]), many.1);
-        many.0[0]
+        let one = picker.pick::<false, 1>([v], [0.0]);
+        let two = picker.pick::<false, 2>([v; 2], [0.0; 2]);
+        assert_eq!(two, ([one.0[0]; 2], [one.1[0]; 2]));
+        assert_eq!(picker.levels([v]), one.1);
+        one.0[0]
     }
 
     #[test]
@@ -213,11 +223,10 @@ mod tests {
     #[test]
     fn a_draw_keeps_the_mean() {
         let picker = Levels::new(&[-1.0, 0.0, 3.0]).picker(Rounding::Stochastic);
-        let up =
-            (0..100).filter(|&i| picker.pick::<true, true, 1>([1.2], [i as f32 / 100.0]).0[0] == 2).count();
+        let up = (0..100).filter(|&i| picker.pick::<true, 1>([1.2], [i as f32 / 100.0]).0[0] == 2).count();
         assert_eq!(up, 40);
         for (v, code) in [(-5.0, 0), (-1.0, 0), (0.0, 1), (3.0, 2), (9.0, 2)] {
-            assert_eq!(picker.pick::<true, true, 1>([v], [0.0]).0[0], code, "{v}");
+            assert_eq!(picker.pick::<true, 1>([v], [0.0]).0[0], code, "{v}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod sign;
 
 use crate::error::Error;
 use codebook::Codebook;
+pub(crate) use float::HalfEven;
 pub use float::Rounder;
 pub use gguf::Blocks;
 use int::Int;
