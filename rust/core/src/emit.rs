@@ -131,6 +131,8 @@ impl<const N: usize> Cells<N> for Each<N> {
 pub(crate) trait Emit: Copy + Default {
     /// Whether this is a code of more than 8 bits: rare, and not worth a loop for each case.
     const WIDE: bool = false;
+    /// Whether this is a level.
+    const LEVEL: bool = false;
     /// From numbers that round half to even to `clamp(round(x / scale))`.
     fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [Self; N];
     /// From codes and their levels.
@@ -170,6 +172,8 @@ impl<C: Code> Emit for C {
 }
 
 impl Emit for f32 {
+    const LEVEL: bool = true;
+
     #[inline(always)]
     fn emit<const N: usize>(mut near: [f32; N], cells: impl Cells<N>) -> [f32; N] {
         for (i, near) in near.iter_mut().enumerate() {
@@ -312,13 +316,17 @@ impl Law for Table<'_> {
     ) -> [E; N] {
         let v = quotients(x, cells);
         // Thresholds say how to round; the mode only whether to draw.
-        let picked = if M::RANDOM { self.0.pick::<true, N>(v, u) } else { self.0.pick::<false, N>(v, u) };
+        let picked = if M::RANDOM {
+            self.0.pick::<true, N>(v, u, E::LEVEL)
+        } else {
+            self.0.pick::<false, N>(v, u, E::LEVEL)
+        };
         E::picked(picked, cells)
     }
 
     #[inline(always)]
     fn nan(self, _: Affine) -> i32 {
-        self.0.pick::<false, 1>([0.0], [0.0]).0[0]
+        self.0.pick::<false, 1>([0.0], [0.0], false).0[0]
     }
 }
 
@@ -386,8 +394,11 @@ pub(crate) fn emit_lines<M: Mode, E: Emit>(
         *out = law.line::<M, E, LINE>(*x, *u, cells.line());
         top = top.with(*x);
     }
-    for ((x, u), out) in rest.chunks(HALF).zip(u_rest.chunks(HALF)).zip(out_rest.chunks_mut(HALF)) {
-        emit_run::<M, E>(law, Elements { x, u, far }, cells.half(), out);
+    if !rest.is_empty() {
+        let halves = rest.chunks(HALF).zip(u_rest.chunks(HALF)).zip(out_rest.chunks_mut(HALF));
+        for (((x, u), out), cell) in halves.zip(cells.rest()) {
+            emit_run::<M, E>(law, Elements { x, u, far }, cell, out);
+        }
     }
     top.all_finite() && all_finite(rest)
 }
@@ -432,8 +443,8 @@ pub(crate) trait Lines {
     type Line: Cells<LINE>;
     /// Those of the next line.
     fn line(&mut self) -> Self::Line;
-    /// Those of the next half of a line.
-    fn half(&mut self) -> Bounded;
+    /// Those of the halves of a line that is not whole.
+    fn rest(&mut self) -> [Bounded; 2];
 }
 
 /// One cell for all lines.
@@ -446,13 +457,13 @@ impl Lines for Bounded {
     }
 
     #[inline(always)]
-    fn half(&mut self) -> Bounded {
-        *self
+    fn rest(&mut self) -> [Bounded; 2] {
+        [*self; 2]
     }
 }
 
-/// Cells of whole halves of lines.
-pub(crate) struct Even<'a> {
+/// Cells of whole steps: lines or halves of lines.
+pub(crate) struct Even<'a, const STEP: usize> {
     params: QParams<'a>,
     range: (i32, i32),
     /// Elements of a cell, and how many of them are left.
@@ -462,7 +473,7 @@ pub(crate) struct Even<'a> {
     bounded: Bounded,
 }
 
-impl<'a> Even<'a> {
+impl<'a, const STEP: usize> Even<'a, STEP> {
     /// From flat index `start` on; cell `c` starts at `c · block`.
     #[inline(always)]
     pub(crate) fn new(params: QParams<'a>, range: (i32, i32), block: usize, start: usize) -> Self {
@@ -472,23 +483,48 @@ impl<'a> Even<'a> {
     }
 }
 
-impl Lines for Even<'_> {
-    type Line = [Bounded; 2];
-
+impl<const STEP: usize> Even<'_, STEP> {
+    /// The parameters of the next step.
     #[inline(always)]
-    fn line(&mut self) -> [Bounded; 2] {
-        [self.half(), self.half()]
-    }
-
-    #[inline(always)]
-    fn half(&mut self) -> Bounded {
+    fn step(&mut self) -> Bounded {
         if self.left == 0 {
             self.cell += 1;
             self.left = self.block;
             self.bounded = self.params.affine(self.cell, self.range).bounded();
         }
-        self.left = self.left.saturating_sub(HALF);
+        self.left = self.left.saturating_sub(STEP);
         self.bounded
+    }
+}
+
+impl Lines for Even<'_, LINE> {
+    type Line = Bounded;
+
+    #[inline(always)]
+    fn line(&mut self) -> Bounded {
+        self.step()
+    }
+
+    #[inline(always)]
+    fn rest(&mut self) -> [Bounded; 2] {
+        [self.step(); 2]
+    }
+}
+
+impl Lines for Even<'_, HALF> {
+    type Line = [Bounded; 2];
+
+    #[inline(always)]
+    fn line(&mut self) -> [Bounded; 2] {
+        [self.step(), self.step()]
+    }
+
+    #[inline(always)]
+    fn rest(&mut self) -> [Bounded; 2] {
+        let first = self.step();
+        // There may be no second cell.
+        let second = self.left > 0 || self.cell + 1 < self.params.scale.len();
+        [first, if second { self.step() } else { first }]
     }
 }
 

@@ -76,10 +76,16 @@ impl<L: Law> Job<'_, L> {
         let mut all_finite = true;
         // Wide codes of a simple law are not worth long lines.
         let long = !(L::SIMPLE && E::WIDE);
-        let even = self.grid.even_block(HALF).filter(|block| long && *block < TILE);
+        // Half lines are worth their while where elements take some work.
+        let step = if L::SIMPLE { LINE } else { HALF };
+        let even = self.grid.even_block(step).filter(|block| long && *block < TILE);
         if let Some(block) = even {
-            let cells = Even::new(self.params, self.range, block, tile.start);
-            all_finite = emit_lines::<M, E>(self.law, elements, cells, out);
+            let (params, range, start) = (self.params, self.range, tile.start);
+            all_finite = if L::SIMPLE {
+                emit_lines::<M, E>(self.law, elements, Even::<LINE>::new(params, range, block, start), out)
+            } else {
+                emit_lines::<M, E>(self.law, elements, Even::<HALF>::new(params, range, block, start), out)
+            };
         } else {
             let mut any_short = false;
             for (run, cell) in self.grid.runs(tile.clone()) {

@@ -78,7 +78,7 @@ impl Cells<'_> {
             let (mut slope, mut squares) = (0.0f64, 0.0f64);
             for &x in self.x[ends[0]..ends[1]].iter().filter(|x| !x.is_nan()) {
                 let v = held(x) / scale;
-                let level = f64::from(picker.pick::<false, 1>([v], [0.0]).1[0]);
+                let level = f64::from(picker.pick::<false, 1>([v], [0.0], true).1[0]);
                 slope += f64::from(v) * level;
                 squares += level * level;
             }

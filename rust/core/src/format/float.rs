@@ -271,18 +271,20 @@ impl Rounder {
     #[inline(always)]
     pub(crate) fn half_even(&self, beyond: Option<(i32, f32)>) -> HalfEven {
         let down = 23 - self.mantissa_bits;
-        let (code, level) = beyond.unwrap_or((self.top_code as i32, self.top));
+        // Without a mantissa the hidden bit is the last one, and always set.
+        let bare = u32::from(self.mantissa_bits == 0);
         HalfEven {
-            limit: if beyond.is_some() { self.top * 2.0 } else { self.top },
             down,
-            half: (1 << (down - 1)) - 1,
-            // Without a mantissa the hidden bit is the last one.
-            odd: u32::from(self.mantissa_bits == 0),
-            normal: self.least << 23,
-            bias: (self.least - 1) << self.mantissa_bits,
+            half: (1 << (down - 1)) - 1 + bare,
+            last: 1 - bare,
+            normal: (self.least << 23) as i32,
+            bias: ((self.least - 1) << self.mantissa_bits) as i32,
             magic: f32::from_bits((self.least + down) << 23),
-            top_code: self.top_code,
-            beyond: (code as u32, level),
+            top_code: self.top_code as i32,
+            beyond: (
+                beyond.map_or(self.top_code as i32, |_| self.top_code as i32 + 1),
+                beyond.map_or(self.top, |(_, level)| level),
+            ),
             sign: self.sign.trailing_zeros(),
             zero: if self.negative_zero { 1 << 31 } else { 0 },
         }
@@ -316,20 +318,19 @@ impl Rounder {
 /// out here: vectors compute with numbers, not with conditions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HalfEven {
-    /// Where magnitudes are held.
-    limit: f32,
     /// Bits below the mantissa, and the most that they may be to be dropped after an even one.
     down: u32,
     half: u32,
-    /// 1 where the last bit is always set.
-    odd: u32,
+    /// 1 where a number may be even, which the last bit of its mantissa says.
+    last: u32,
     /// The bits of the smallest normal number, and what is in the exponent too much.
-    normal: u32,
-    bias: u32,
+    normal: i32,
+    bias: i32,
     magic: f32,
-    top_code: u32,
-    /// Code and level of what is beyond the largest.
-    beyond: (u32, f32),
+    top_code: i32,
+    /// Code and level of what is beyond the largest: the largest or, in all formats that have infinity or NaN for it,
+    /// the code after that one.
+    beyond: (i32, f32),
     /// The place of the sign in a code.
     sign: u32,
     /// The sign that a negative number of code 0 keeps.
@@ -341,19 +342,17 @@ impl HalfEven {
     #[inline(always)]
     pub(crate) fn nearest(&self, v: f32) -> (i32, f32) {
         let size = v.abs();
-        let size = if size < self.limit { size } else { self.limit };
         let bits = size.to_bits();
-        let even = bits.wrapping_add(self.half).wrapping_add((bits >> self.down | self.odd) & 1) >> self.down;
+        let even = bits.wrapping_add(self.half).wrapping_add(bits >> self.down & self.last) >> self.down;
         let sum = size + self.magic;
-        let steps = sum.to_bits().wrapping_sub(self.magic.to_bits());
-        let subnormal = bits < self.normal;
-        let code = if subnormal { steps } else { even.wrapping_sub(self.bias) };
+        let steps = sum.to_bits().wrapping_sub(self.magic.to_bits()) as i32;
+        let subnormal = (bits as i32) < self.normal;
+        let code = if subnormal { steps } else { (even as i32).wrapping_sub(self.bias) };
         let level = if subnormal { sum - self.magic } else { f32::from_bits(even << self.down) };
         let level = if code > self.top_code { self.beyond.1 } else { level };
-        let code = if code > self.top_code { self.beyond.0 } else { code };
-        let kept = if code == 0 { self.zero } else { 1 << 31 };
-        let sign = v.to_bits() & kept;
-        ((code | sign >> (31 - self.sign)) as i32, f32::from_bits(level.to_bits() | sign))
+        let code = if code < self.beyond.0 { code } else { self.beyond.0 };
+        let sign = v.to_bits() & if code == 0 { self.zero } else { 1 << 31 };
+        (code | (sign >> (31 - self.sign)) as i32, f32::from_bits(level.to_bits() | sign))
     }
 }
 

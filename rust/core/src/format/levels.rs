@@ -97,47 +97,65 @@ pub(crate) struct Picker {
     ordered: bool,
 }
 
+/// Values that are compared side by side: four vectors of AVX2.
+const SIDE: usize = 32;
+
 impl Picker {
-    /// Codes and levels of `v`. With `RANDOM`, from thresholds of stochastic rounding, the upper neighbour is taken
-    /// where `u` is below the fraction. What NaN gives is unspecified.
+    /// Codes and, where they are asked for, levels of `v`. With `RANDOM`, from thresholds of stochastic rounding, the
+    /// upper neighbour is taken where `u` is below the fraction. What NaN gives is unspecified.
     #[inline(always)]
     pub(crate) fn pick<const RANDOM: bool, const N: usize>(
         &self,
         v: [f32; N],
         u: [f32; N],
+        want_levels: bool,
     ) -> ([i32; N], [f32; N]) {
-        let mut index = [0i32; N];
-        if N > 1 {
-            // Vectors compare with every threshold in less time than they take to fetch eight of 256.
-            for threshold in &self.thresholds[..self.count - 1] {
-                for i in 0..N {
-                    index[i] += i32::from(v[i] >= *threshold);
-                }
-            }
-        } else {
-            for step in [128, 64, 32, 16, 8, 4, 2, 1] {
-                for i in 0..N {
-                    let reached = v[i] >= self.thresholds[(index[i] + step - 1) as usize & (MOST - 1)];
-                    index[i] += if reached { step } else { 0 };
-                }
-            }
-        }
-        // Through memory: so the compiler takes the vectors first, and looks up afterwards.
-        let mut index = black_box(index);
-        for i in 0..N {
-            let at = index[i] & (MOST - 1) as i32;
-            index[i] = if RANDOM { self.drawn(at as usize, v[i], u[i]) as i32 } else { at };
-        }
-        let mut levels = [0.0; N];
-        for i in 0..N {
-            levels[i] = self.levels[index[i] as usize & (MOST - 1)];
-        }
-        if !self.ordered {
+        let index = self.index(v);
+        let (mut codes, mut levels) = (index, [0.0; N]);
+        if RANDOM || want_levels || !self.ordered {
+            // Through memory: the compiler would take vectors apart to look levels up.
+            let index = black_box(index);
             for i in 0..N {
-                index[i] = self.codes[index[i] as usize & (MOST - 1)].into();
+                let at = index[i] as usize & (MOST - 1);
+                let at = if RANDOM { self.drawn(at, v[i], u[i]) } else { at };
+                codes[i] = self.codes[at].into();
+                levels[i] = self.levels[at];
             }
         }
-        (index, levels)
+        (codes, levels)
+    }
+
+    /// How many thresholds each value has reached.
+    #[inline(always)]
+    fn index<const N: usize>(&self, v: [f32; N]) -> [i32; N] {
+        let mut index = [0; N];
+        let (sides, rest) = v.as_chunks();
+        let (index_sides, index_rest) = index.as_chunks_mut();
+        // Vectors compare with all of 255 thresholds in less time than they take to fetch eight of them.
+        for (v, index) in sides.iter().zip(index_sides) {
+            *index = self.side(*v);
+        }
+        for (v, index) in rest.iter().zip(index_rest) {
+            for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+                let reached = *v >= self.thresholds[(*index + step - 1) as usize & (MOST - 1)];
+                *index += if reached { step } else { 0 };
+            }
+        }
+        index
+    }
+
+    /// [`index`](Self::index) of four vectors.
+    #[inline(always)]
+    fn side(&self, v: [f32; SIDE]) -> [i32; SIDE] {
+        let mut index = [0; SIDE];
+        for threshold in &self.thresholds[..self.count - 1] {
+            // One after the other: the compiler would take eight thresholds abreast, and a value at a time.
+            black_box(());
+            for i in 0..SIDE {
+                index[i] += i32::from(v[i] >= *threshold);
+            }
+        }
+        index
     }
 
     /// The level at `at` or the one above it, with the probability that keeps the mean.
@@ -168,9 +186,9 @@ mod tests {
 
     fn picked(levels: &Levels, rounding: Rounding, v: f32) -> i32 {
         let picker = levels.picker(rounding);
-        let one = picker.pick::<false, 1>([v], [0.0]);
-        let two = picker.pick::<false, 2>([v; 2], [0.0; 2]);
-        assert_eq!(two, ([one.0[0]; 2], [one.1[0]; 2]));
+        let one = picker.pick::<false, 1>([v], [0.0], true);
+        let side = picker.pick::<false, SIDE>([v; SIDE], [0.0; SIDE], true);
+        assert_eq!(side, ([one.0[0]; SIDE], [one.1[0]; SIDE]));
         assert_eq!(picker.levels([v]), one.1);
         one.0[0]
     }
@@ -223,10 +241,11 @@ mod tests {
     #[test]
     fn a_draw_keeps_the_mean() {
         let picker = Levels::new(&[-1.0, 0.0, 3.0]).picker(Rounding::Stochastic);
-        let up = (0..100).filter(|&i| picker.pick::<true, 1>([1.2], [i as f32 / 100.0]).0[0] == 2).count();
+        let up =
+            (0..100).filter(|&i| picker.pick::<true, 1>([1.2], [i as f32 / 100.0], true).0[0] == 2).count();
         assert_eq!(up, 40);
         for (v, code) in [(-5.0, 0), (-1.0, 0), (0.0, 1), (3.0, 2), (9.0, 2)] {
-            assert_eq!(picker.pick::<true, 1>([v], [0.0]).0[0], code, "{v}");
+            assert_eq!(picker.pick::<true, 1>([v], [0.0], true).0[0], code, "{v}");
         }
     }
 }
