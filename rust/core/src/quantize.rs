@@ -1,10 +1,9 @@
 //! Quantize and fake-quantize: one body each, over the runs of a grid.
 //!
-//! Of integers, `code = clamp(round(x / scale)) + zero_point`, and back `scale · (code − zero_point)` (`dequantize.rs`). The division is a true
-//! float32 division; the clamp happens in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so
-//! that no conversion to an integer can overflow; the zero point is added in integers, so that ties do not hang
-//! on it. Unchecked, NaN becomes `zero_point` and infinities saturate. Of other formats, `code` is that of the level
-//! next to `x / scale`, and back `scale · level`.
+//! Of integers, `code = clamp(round(x / scale)) + zero_point`. The division is a true float32 division; the clamp happens
+//! in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so that no conversion to an integer can
+//! overflow; the zero point is added in integers, so that ties do not hang on it. Unchecked, NaN becomes `zero_point`
+//! and infinities saturate. Of other formats, `code` is that of the level next to `x / scale`.
 //!
 //! An element's result is a function of its value, its cell and (stochastic rounding) its flat index: where
 //! tiles, chunks and vectors end changes no bit.
