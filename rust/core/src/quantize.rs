@@ -1,10 +1,9 @@
 //! Quantize and fake-quantize: one body each, over the runs of a grid.
 //!
-//! Of integers, `code = clamp(round(x / scale)) + zero_point`, and back `scale · (code − zero_point)` (`dequantize.rs`). The division is a true
-//! float32 division; the clamp happens in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so
-//! that no conversion to an integer can overflow; the zero point is added in integers, so that ties do not hang
-//! on it. Unchecked, NaN becomes `zero_point` and infinities saturate. Of other formats, `code` is that of the level
-//! next to `x / scale`, and back `scale · level`.
+//! Of integers, `code = clamp(round(x / scale)) + zero_point`. The division is a true float32 division; the clamp happens
+//! in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so that no conversion to an integer can
+//! overflow; the zero point is added in integers, so that ties do not hang on it. Unchecked, NaN becomes `zero_point`
+//! and infinities saturate. Of other formats, `code` is that of the level next to `x / scale`.
 //!
 //! An element's result is a function of its value, its cell and (stochastic rounding) its flat index: where
 //! tiles, chunks and vectors end changes no bit.
@@ -14,12 +13,13 @@
 use crate::blocks::{check_rounding, encode_blocks};
 use crate::coded::Stream;
 use crate::emit::{
-    self, Elements, Emit, Even, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines, emit_run,
+    self, Elements, Emit, Even, HALF, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines,
+    emit_run,
 };
 pub(crate) use crate::emit::{Affine, encode};
 use crate::error::Error;
 use crate::finite::Census;
-use crate::format::{Format, Levels, Packing, Picker, Rounder, Spacing};
+use crate::format::{Format, Levels, Packing, Rounder, Spacing};
 use crate::grid::{Cell, Grid};
 use crate::isa::Isa;
 use crate::mem::FAR;
@@ -76,43 +76,39 @@ impl<L: Law> Job<'_, L> {
         };
         let elements = Elements { x, u, far: self.x.len() >= FAR };
         let mut all_finite = true;
-        let even = self.grid.even_block(LINE).filter(|block| L::LONG && !E::WIDE && *block < TILE);
+        // Wide codes of a simple law are not worth long lines.
+        let long = !(L::SIMPLE && E::WIDE);
+        // Half lines are worth their while where elements take some work.
+        let step = if L::SIMPLE { LINE } else { HALF };
+        let even = self.grid.even_block(step).filter(|block| long && *block < TILE);
         if let Some(block) = even {
-            let cells = Even::new(self.params, self.range, block, tile.start);
-            all_finite = emit_lines::<M, E, LINE>(self.law, elements, cells, out);
+            let (params, range, start) = (self.params, self.range, tile.start);
+            all_finite = if L::SIMPLE {
+                emit_lines::<M, E>(self.law, elements, Even::<LINE>::new(params, range, block, start), out)
+            } else {
+                emit_lines::<M, E>(self.law, elements, Even::<HALF>::new(params, range, block, start), out)
+            };
         } else {
             let mut any_short = false;
-            // Codes of 16 bits are not worth long lines.
-            let shortest = if !L::LONG {
-                SHORT
-            } else if E::WIDE {
-                usize::MAX
-            } else {
-                LINE
-            };
             for (run, cell) in self.grid.runs(tile.clone()) {
                 let place = run.start - tile.start..run.end - tile.start;
                 let (elements, out) = (elements.part(place.clone()), &mut out[place]);
                 all_finite &= match cell {
                     Cell::One(cell) => {
                         let cell = self.params.affine(cell, self.range).bounded();
-                        if run.len() < shortest {
+                        if !long || run.len() < LINE {
                             emit_run::<M, E>(self.law, elements, cell, out);
                             any_short = true;
                             continue;
                         }
-                        if L::LONG {
-                            emit_lines::<M, E, LINE>(self.law, elements, cell, out)
-                        } else {
-                            emit_lines::<M, E, SHORT>(self.law, elements, cell, out)
-                        }
+                        emit_lines::<M, E>(self.law, elements, cell, out)
                     }
                     Cell::Each(first) => {
                         let cells = first..first + run.len();
                         let QParams { scale, zero_point, levels } = self.params;
                         let params =
                             QParams { scale: &scale[cells.clone()], zero_point: &zero_point[cells], levels };
-                        if L::LONG && !E::WIDE {
+                        if long {
                             emit_each::<M, E, LINE>(self.law, elements, params, self.range, out)
                         } else {
                             emit_each::<M, E, SHORT>(self.law, elements, params, self.range, out)
@@ -380,7 +376,7 @@ fn run(
         Spacing::Float(rounder) => {
             let beyond = beyond(rounder, encoding)?;
             let rounder = rounder.rounding(encoding.rounding);
-            work.run(job.under(Numbers { rounder, beyond }), encoding)?;
+            work.run(job.under(Numbers::new(rounder, beyond)), encoding)?;
         }
         Spacing::Table(levels) => run_table(levels, job, encoding, work)?,
         Spacing::Learned => run_table(&Levels::new(params.levels), job, encoding, work)?,
@@ -409,12 +405,7 @@ fn run_table(
     encoding: &Encoding,
     work: impl Work,
 ) -> Result<(), Error> {
-    let picker: &Picker = &levels.picker(encoding.rounding);
-    if picker.few() {
-        work.run(job.under(Table::<true>(picker)), encoding)
-    } else {
-        work.run(job.under(Table::<false>(picker)), encoding)
-    }
+    work.run(job.under(Table(&levels.picker(encoding.rounding))), encoding)
 }
 
 /// What numbers beyond the largest become, where they are not to saturate.

@@ -84,7 +84,7 @@ impl Cells<'_> {
             let (mut slope, mut squares) = (0.0f64, 0.0f64);
             for i in (ends[0]..ends[1]).filter(|&i| !self.x[i].is_nan()) {
                 let (v, weight) = (held(self.x[i]) / scale, self.weight(i));
-                let level = f64::from(picker.pick::<false, false, 1>([v], [0.0]).1[0]);
+                let level = f64::from(picker.pick::<false, 1>([v], [0.0], true).1[0]);
                 slope += weight * f64::from(v) * level;
                 squares += weight * level * level;
             }

@@ -71,8 +71,9 @@ impl Law for Rounder {
     const EVEN: bool = false;
     #[inline(always)]
     fn levels(self, mut v: [f32; LANES], _: &[f32; LANES], _: &[f32; LANES]) -> [f32; LANES] {
+        let even = self.half_even(None);
         for v in &mut v {
-            *v = self.nearest::<false>(*v, 0.0, None).1;
+            *v = even.nearest(*v).1;
         }
         v
     }

@@ -19,6 +19,7 @@ mod trellis;
 use crate::error::Error;
 use crate::trellis::Trellis;
 use codebook::Codebook;
+pub(crate) use float::HalfEven;
 pub use float::Rounder;
 pub use gguf::Blocks;
 use int::Int;

@@ -251,7 +251,8 @@ impl Decoder {
         for (lane, (out, state)) in out.iter_mut().zip(states).enumerate() {
             let x = &mut coders[lane % CODERS];
             let slot = *x & (SLOTS - 1);
-            let symbol = self.symbols[usize::from(self.slots[(slot | u32::from(*state >> 8) << SLOT_BITS) as usize])];
+            let symbol =
+                self.symbols[usize::from(self.slots[(slot | u32::from(*state >> 8) << SLOT_BITS) as usize])];
             // A symbol without slots is no symbol, and its product is 0: nothing overflows before the end.
             *x = u32::from(symbol.len) * (*x >> SLOT_BITS) + slot - u32::from(symbol.start);
             words.refill(x);

@@ -20,15 +20,8 @@
 use crate::error::Error;
 
 /// h1 and h0 for 4, 8, 16 … 256 states, in octal; bit i is the coefficient of Dⁱ.
-const POLYNOMIALS: [(u32, u32); 7] = [
-    (0o2, 0o5),
-    (0o4, 0o13),
-    (0o4, 0o23),
-    (0o10, 0o45),
-    (0o24, 0o103),
-    (0o126, 0o235),
-    (0o362, 0o515),
-];
+const POLYNOMIALS: [(u32, u32); 7] =
+    [(0o2, 0o5), (0o4, 0o13), (0o4, 0o23), (0o10, 0o45), (0o24, 0o103), (0o126, 0o235), (0o362, 0o515)];
 
 /// A code.
 #[derive(Debug, Clone)]
@@ -110,7 +103,8 @@ mod tests {
             }
             for _ in 0..8 * memory {
                 let mut after = costs.clone();
-                for (pair, cost) in costs.iter().enumerate().filter(|(pair, c)| **c < 40 && pair / states != pair % states)
+                for (pair, cost) in
+                    costs.iter().enumerate().filter(|(pair, c)| **c < 40 && pair / states != pair % states)
                 {
                     for bits in 0..4 {
                         let (s, r, u, w) = (pair / states, pair % states, bits & 1, bits >> 1);
