@@ -75,7 +75,7 @@ class Format:
         """Give the format of a name: a row of `FORMATS`, or one that a grammar describes.
 
         ``float:eXmY`` has X bits of exponent and Y of mantissa. ``trellis:B:L=N:code=C`` has B bits and N bits
-        of state; what is left out is usual, and ``name`` leaves out what is usual.
+        of state, ``tcq:B:states=N`` N states; what is left out is usual, and ``name`` leaves out what is usual.
 
         Parameters
         ----------
@@ -144,6 +144,7 @@ GRAMMARS = {
         "trellis:B with 1 to 4 bits, or trellis:B:L=N:code=C with 8 to 16 bits of state and the code table "
         "(L = 8, 10, 12), 1mad, 3inst or quintic"
     ),
+    "tcq:": "tcq:B with 1 to 4 bits, or tcq:B:states=N with a power of two from 4 to 256",
 }
-NAMES = ("float:eXmY", "trellis:B:L=N:code=C")
+NAMES = ("float:eXmY", "trellis:B:L=N:code=C", "tcq:B:states=N")
 FORMATS: Mapping[str, Format] = {row["name"]: Format(**row) for row in _core.formats()}

@@ -200,7 +200,7 @@ class Scheme:
         ``uint16``; ``float16``, ``bfloat16``, ``float8_e4m3fn``, ``float8_e5m2``, ``float6_e2m3fn``,
         ``float4_e2m1fn`` and others of the names of ``ml_dtypes``; ``mxfp4``, ``mxint8``, ``nvfp4``;
         ``nf4``, ``pow2:4``, ``apot:4``, ``codebook:4`` (learned, the number is bits), ``binary``,
-        ``ternary``; ``trellis:1`` to ``trellis:4``; the block types of GGUF, ``q4_0``, ``q4_k``, ``iq4_xs`` and
+        ``ternary``; ``trellis:1`` to ``trellis:4`` and ``tcq:1`` to ``tcq:4``; the block types of GGUF, ``q4_0``, ``q4_k``, ``iq4_xs`` and
         others. Or ``float:eXmY``: X bits of exponent, Y of mantissa, 3 to 8 bits or 16 with the sign.
     granularity : Granularity, optional
         Which elements share a scale. Default: `per_tensor`, or the blocks that the format prescribes, along
@@ -232,6 +232,9 @@ class Scheme:
         For a trellis: what level a state stands for. ``table``: trained, the default where L is 8, 10 or 12;
         ``1mad`` and ``3inst``: the computed codes of QTIP (Tseng et al. 2024), the first the default for other
         L; ``quintic``: one for CPUs, that decodes fastest. It becomes a part of ``dtype``.
+    states : int, default 8
+        For ``tcq``, the classic trellis over scalar levels (Marcellin and Fischer 1990): its states, a power of
+        two from 4 to 256. It becomes a part of ``dtype``.
 
     Raises
     ------
@@ -271,10 +274,11 @@ class Scheme:
         saturate: bool = True,
         L: int | None = None,
         code: str | None = None,
+        states: int | None = None,
     ) -> None:
         if not isinstance(dtype, str):
             raise QrsTypeError(f"dtype is {quote(dtype)}, expected one of {', '.join((*FORMATS, *NAMES))}")
-        row = Format.named(_trellis(dtype, L, code))
+        row = Format.named(_trellis(dtype, L, code, states))
         dtype = row.name
         granularity = _granularity(row, granularity)
         fit = row.fit if fit is None else fit
@@ -614,16 +618,19 @@ def _check_blocks(row: Format, **choices: str) -> None:
             )
 
 
-def _trellis(dtype: str, L: object, code: object) -> str:
+def _trellis(dtype: str, L: object, code: object, states: object) -> str:
     """Put what is said of a trellis into its name."""
-    for kind, value, expected in (("L", L, int | np.integer), ("code", code, str)):
+    for kind, value, family, expected in (
+        ("L", L, "trellis:", "an integer from 8 to 16"),
+        ("code", code, "trellis:", "table, 1mad, 3inst or quintic"),
+        ("states", states, "tcq:", "an integer from 4 to 256"),
+    ):
         if value is None:
             continue
-        if not isinstance(value, expected) or isinstance(value, bool):
-            what = "an integer from 8 to 16" if kind == "L" else "table, 1mad, 3inst or quintic"
-            raise QrsTypeError(f"{kind} is {quote(value)}, expected {what}")
-        if not dtype.startswith("trellis:"):
-            raise QrsValueError(f"{kind} is {quote(value)} for {dtype}, expected None: only a trellis has one")
+        if not isinstance(value, str if kind == "code" else int | np.integer) or isinstance(value, bool):
+            raise QrsTypeError(f"{kind} is {quote(value)}, expected {expected}")
+        if not dtype.startswith(family):
+            raise QrsValueError(f"{kind} is {quote(value)} for {dtype}, expected None: only {family}B has one")
         dtype += f":{kind}={value}"
     return dtype
 

@@ -1,4 +1,4 @@
-"""Trellis-coded blocks, decoded a state at a time as docs/numerics.md says."""
+"""Trellis-coded values, decoded a state at a time as docs/numerics.md says."""
 
 import numpy as np
 
@@ -38,3 +38,28 @@ def decode(codes, bits, levels, size):
     state_bits = len(levels).bit_length() - 1
     out = [levels[states(block.tobytes(), bits, state_bits)] for block in blocks]
     return np.concatenate([np.empty(0, np.float32), *out])[:size]
+
+
+# h1 and h0 of Ungerboeck's codes for 4 to 256 states, in octal.
+POLYNOMIALS = {
+    4: (0o2, 0o5),
+    8: (0o4, 0o13),
+    16: (0o4, 0o23),
+    32: (0o10, 0o45),
+    64: (0o24, 0o103),
+    128: (0o126, 0o235),
+    256: (0o362, 0o515),
+}
+
+
+def decode_tcq(codes, states, levels):
+    """Values of codes `u + 2 i`: sixteen paths take turns, and start anew after 65536 values."""
+    h1, h0 = POLYNOMIALS[states]
+    out = np.empty(len(codes), np.float32)
+    for i, code in enumerate(np.asarray(codes, int).tolist()):
+        if i % 65536 == 0:
+            path = [0] * 16
+        path[i % 16] = bits = path[i % 16] << 1 & 2 * states - 1 | code & 1
+        subset = 2 * ((bits & h0).bit_count() % 2) + (bits & h1).bit_count() % 2
+        out[i] = levels[4 * (code >> 1) + subset]
+    return out

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use crate::blocks::check_rows;
+use crate::coded::levels_from;
 use crate::error::{Error, Tuple};
 use crate::format::{Format, Packing, Rounder, Spacing};
 use crate::grid::{Cell, Grid};
@@ -256,12 +257,12 @@ impl Op for Dequantize<'_> {
                 let first = self.start / blocks.len() * blocks.bytes();
                 blocks.decode(&self.packed.codes[first..], self.out);
             }
-            (_, Spacing::Trellis(trellis)) => {
+            (packing, Spacing::Trellis(sequence)) => {
                 let Packed { codes, grid, params, .. } = self.packed;
                 let mut levels = [0.0; TILE];
                 for (i, tile) in self.out.chunks_mut(TILE).enumerate() {
                     let (start, levels) = (self.start + i * TILE, &mut levels[..tile.len()]);
-                    trellis.decode_from(codes, start, levels);
+                    levels_from(sequence, packing, codes, start, levels);
                     params.decode(grid, start, levels, |level, _| level, tile);
                 }
             }

@@ -83,7 +83,7 @@ impl Target {
             Spacing::Uniform => ((qmin - middle) as f32, (qmax - middle) as f32),
             Spacing::Float(rounder) => (-rounder.top(), rounder.top()),
             Spacing::Table(levels) => levels.ends(),
-            Spacing::Trellis(trellis) => trellis.ends(),
+            Spacing::Trellis(sequence) => sequence.ends(),
             // Levels are learned in units of the largest magnitude.
             Spacing::Learned => (-1.0, 1.0),
             Spacing::Blocks(_) => return Err(format.no_range()),

@@ -27,7 +27,7 @@ use crate::pack::{CHUNK, TILE, check_len, join, nanoseconds};
 use crate::parallel;
 use crate::qparams::QParams;
 use crate::rounding::{Mode, ModeOp, Rounding, uniform};
-use crate::trellis::{BLOCK, Trellis};
+use crate::trellis::Sequence;
 use crate::values::Values;
 use std::ops::Range;
 
@@ -258,10 +258,10 @@ fn quantize_on(
             parallel::for_each_chunk(out, bytes, cost, |i, out| encode(i * CHUNK, out))
         });
     }
-    if let Spacing::Trellis(trellis) = encoding.format.spacing() {
-        let bytes = trellis.bytes();
-        return stream(trellis, (values, grid, params), encoding)?.encode(|elements, coded| {
-            out[elements.start / BLOCK * bytes..][..coded.len()].copy_from_slice(coded);
+    if let Spacing::Trellis(sequence) = encoding.format.spacing() {
+        let packing = encoding.format.packing();
+        return stream(sequence, (values, grid, params), encoding)?.encode(|elements, coded| {
+            out[packing.len(elements.start)..][..coded.len()].copy_from_slice(coded);
             Ok(())
         });
     }
@@ -316,8 +316,8 @@ fn fake_quantize_on(
             })
         });
     }
-    if let Spacing::Trellis(trellis) = encoding.format.spacing() {
-        let stream = stream(trellis, (x.into(), grid, params), encoding)?;
+    if let Spacing::Trellis(sequence) = encoding.format.spacing() {
+        let stream = stream(sequence, (x.into(), grid, params), encoding)?;
         return stream.encode(|elements, coded| {
             let (x, out) = (&x[elements.clone()], &mut out[elements.clone()]);
             stream.decode(coded, elements, out);
@@ -330,7 +330,7 @@ fn fake_quantize_on(
 
 /// Validates, and gives the stream that is to be encoded.
 fn stream<'a>(
-    trellis: &'a Trellis,
+    sequence: Sequence,
     (values, grid, params): (Values<'a>, &'a Grid, QParams<'a>),
     encoding: &Encoding,
 ) -> Result<Stream<'a>, Error> {
@@ -343,7 +343,7 @@ fn stream<'a>(
         census.see(values.x, 0);
         census.check("x")?;
     }
-    Ok(Stream { trellis, values, grid, scale: params.scale })
+    Ok(Stream { sequence, packing: encoding.format.packing(), values, grid, scale: params.scale })
 }
 
 /// Work on all chunks, whatever the law.

@@ -182,8 +182,8 @@ fn fit_on(
         return Ok(Fitted { scale, zero_point, levels: Vec::new() });
     }
     let target = target.fitted().shared(lo.iter().copied().zip(hi.iter().copied()));
-    if let Spacing::Trellis(trellis) = target.format().spacing() {
-        return trellis::fit(trellis, (values, grid), &target);
+    if let Spacing::Trellis(sequence) = target.format().spacing() {
+        return trellis::fit(sequence, (values, grid), &target);
     }
     let (starts, in_order) = layout(grid)?;
     let (moved, weights);

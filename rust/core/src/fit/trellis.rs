@@ -3,18 +3,18 @@
 #![forbid(unsafe_code)]
 
 use super::{Fitted, held, room};
-use crate::coded::Stream;
+use crate::coded::{Stream, levels_from};
 use crate::error::Error;
 use crate::grid::{Cell, Grid};
 use crate::mem::zeroed;
 use crate::qparams::{Target, one};
-use crate::trellis::Trellis;
+use crate::trellis::Sequence;
 use crate::values::Values;
 
 /// First the root mean square of a cell, then, along the paths that it leads to, the scale of least squared error,
 /// `Σ w·x·level / Σ w·level²`. A second turn gains less than 0.01 dB in cells of 256 elements.
 pub(super) fn fit(
-    trellis: &Trellis,
+    sequence: Sequence,
     (values, grid): (Values<'_>, &Grid),
     target: &Target,
 ) -> Result<Fitted, Error> {
@@ -35,9 +35,10 @@ pub(super) fn fit(
 
     let mut products = Sums::new(cells)?;
     let mut levels: Vec<f32> = Vec::new();
-    Stream { trellis, values, grid, scale: &scale }.encode(|elements, bytes| {
+    let packing = target.format().packing();
+    Stream { sequence, packing, values, grid, scale: &scale }.encode(|elements, bytes| {
         levels.resize(elements.len(), 0.0);
-        trellis.decode_from(bytes, 0, &mut levels);
+        levels_from(sequence, packing, bytes, 0, &mut levels);
         let start = elements.start;
         products.add(grid, elements, |i| {
             let (x, level) = (f64::from(held(x[i])), f64::from(levels[i - start]));

@@ -17,7 +17,7 @@ mod sign;
 mod trellis;
 
 use crate::error::Error;
-use crate::trellis::Trellis;
+use crate::trellis::Sequence;
 use codebook::Codebook;
 pub(crate) use float::HalfEven;
 pub use float::Rounder;
@@ -80,7 +80,7 @@ pub enum Spacing {
     /// None by itself: codes and scales stand together in blocks of bytes.
     Blocks(&'static dyn Blocks),
     /// None by itself: which level a code stands for hangs on the codes before. The zero point is 0.
-    Trellis(&'static Trellis),
+    Trellis(Sequence),
 }
 
 impl Spacing {
@@ -177,6 +177,10 @@ pub static TABLE: &[&dyn Format] = &[
     &trellis::ROWS[1],
     &trellis::ROWS[2],
     &trellis::ROWS[3],
+    &trellis::SCALAR[0],
+    &trellis::SCALAR[1],
+    &trellis::SCALAR[2],
+    &trellis::SCALAR[3],
     gguf::Q4_0,
     gguf::Q4_1,
     gguf::Q5_0,
@@ -194,7 +198,8 @@ pub static TABLE: &[&dyn Format] = &[
     gguf::MXFP4,
 ];
 
-/// The format of this name: a row of [`TABLE`], or one of the grammars `float:eXmY` and `trellis:B:L=N:code=C`.
+/// The format of this name: a row of [`TABLE`], or one of the grammars `float:eXmY`, `trellis:B:L=N:code=C`
+/// and `tcq:B:states=N`.
 ///
 /// # Errors
 /// There is none; the message lists them.
@@ -204,7 +209,12 @@ pub fn find(name: &str) -> Result<&'static dyn Format, Error> {
     listed.or_else(parsed).ok_or_else(|| Error::Unknown {
         what: "format",
         got: name.to_owned(),
-        known: TABLE.iter().map(|format| format.name()).chain([float::GRAMMAR, trellis::GRAMMAR]).collect(),
+        known: TABLE
+            .iter()
+            .map(|format| format.name())
+            .chain([float::GRAMMAR])
+            .chain(trellis::GRAMMARS)
+            .collect(),
     })
 }
 

@@ -1,18 +1,20 @@
-//! Trellis-coded values: `trellis:k` of k bits, and the grammar `trellis:k:L=…:code=…` of other states and codes.
+//! Trellis-coded values: `trellis:b` of b bits, and the grammar `trellis:b:L=…:code=…` of other states and codes;
+//! `tcq:b` and `tcq:b:states=…`.
 //!
-//! The bits of an element mean nothing without those before them, so there are no codes to look at: blocks of 256
-//! elements have bytes, as [`trellis`](crate::trellis) draws them. Scales stand apart as those of tables do. Blocks follow
-//! one another through the whole array, whatever its shape and cells; the last is filled up with zeros.
+//! The bits of an element mean nothing without those before them. Along a bitshift trellis there are no codes to look at:
+//! blocks of 256 elements have bytes, as [`trellis`](crate::trellis) draws them; they follow one another through the
+//! whole array, whatever its shape and cells, and the last is filled up with zeros. The classic quantizer has a code for
+//! each element, and any number of them will do. Scales stand apart as those of tables do.
 
 #![forbid(unsafe_code)]
 
 use super::{Defaults, Format, Packing, Spacing};
-use crate::trellis::{BLOCK, Code, Trellis};
+use crate::trellis::{BLOCK, Code, Sequence, Tcq, Trellis};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What other names than those of the rows look like.
-pub(super) const GRAMMAR: &str = "trellis:B:L=N:code=C";
+pub(super) const GRAMMARS: [&str; 2] = ["trellis:B:L=N:code=C", "tcq:B:states=N"];
 
 /// Bits of a state where a name does not say: 0.5 dB at 2 bits better than 8, a tenth of their speed.
 const STATE_BITS: usize = 12;
@@ -47,7 +49,7 @@ impl Format for Coded {
     }
 
     fn spacing(&'static self) -> Spacing {
-        Spacing::Trellis(self.trellis.get_or_init(|| Trellis::tabled(self.bits)))
+        Spacing::Trellis(Sequence::Bitshift(self.trellis.get_or_init(|| Trellis::tabled(self.bits))))
     }
 
     fn packing(&self) -> Packing {
@@ -59,6 +61,75 @@ impl Format for Coded {
     }
 }
 
+/// The classic quantizer, made when it is first used.
+pub(super) struct Scalar {
+    name: &'static str,
+    bits: usize,
+    tcq: OnceLock<Tcq>,
+}
+
+/// 1 to 4 bits and 8 states.
+pub(super) static SCALAR: [Scalar; 4] = [
+    Scalar { name: "tcq:1", bits: 1, tcq: OnceLock::new() },
+    Scalar { name: "tcq:2", bits: 2, tcq: OnceLock::new() },
+    Scalar { name: "tcq:3", bits: 3, tcq: OnceLock::new() },
+    Scalar { name: "tcq:4", bits: 4, tcq: OnceLock::new() },
+];
+
+/// States where a name does not say.
+const STATES: usize = 8;
+
+impl Format for Scalar {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn bits(&self) -> u32 {
+        self.bits as u32
+    }
+
+    /// None by itself.
+    fn level(&self, _: i32) -> f32 {
+        f32::NAN
+    }
+
+    fn spacing(&'static self) -> Spacing {
+        Spacing::Trellis(Sequence::Scalar(self.tcq.get_or_init(|| Tcq::usual(self.bits))))
+    }
+
+    fn defaults(&self) -> Defaults {
+        Defaults { fitted: true, ..Defaults::default() }
+    }
+}
+
+/// A name of either grammar; none for another name.
+pub(super) fn parse(name: &str) -> Option<&'static dyn Format> {
+    bitshift(name).or_else(|| scalar(name))
+}
+
+/// `tcq:B` with `:states=N` (a power of two from 4 to 256) behind it.
+fn scalar(name: &str) -> Option<&'static dyn Format> {
+    // Made once and kept for ever: there are at most 28.
+    static MADE: Mutex<BTreeMap<(usize, usize), &'static Scalar>> = Mutex::new(BTreeMap::new());
+    let (bits, states) = name.strip_prefix("tcq:")?.split_once(":states=")?;
+    let (bits, states) = (number(bits)?, number(states)?);
+    if !(1..=4).contains(&bits) {
+        return None;
+    }
+    if states == STATES {
+        return Some(&SCALAR[bits - 1]);
+    }
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(format) = made.get(&(bits, states)) {
+        return Some(*format);
+    }
+    let tcq = Tcq::gaussian(bits, states).ok()?;
+    let name = Box::leak(format!("tcq:{bits}:states={states}").into_boxed_str());
+    let scalar: &Scalar = Box::leak(Box::new(Scalar { name, bits, tcq: OnceLock::from(tcq) }));
+    made.insert((bits, states), scalar);
+    Some(scalar)
+}
+
 /// The code where a name does not say: the table, where there is one.
 fn usual(state_bits: usize) -> &'static str {
     if matches!(state_bits, 8 | 10 | 12) { "table" } else { "1mad" }
@@ -66,7 +137,7 @@ fn usual(state_bits: usize) -> &'static str {
 
 /// `trellis:B` with `:L=N` (8 to 16 state bits) and `:code=C` behind it, in this order and either left out where it
 /// is the usual one. None for another name.
-pub(super) fn parse(name: &str) -> Option<&'static dyn Format> {
+fn bitshift(name: &str) -> Option<&'static dyn Format> {
     // Made once and kept for ever: there are at most 144.
     static MADE: Mutex<BTreeMap<(usize, usize, &str), &'static Coded>> = Mutex::new(BTreeMap::new());
     let mut parts = name.strip_prefix("trellis:")?.split(':').peekable();
@@ -106,9 +177,9 @@ pub(super) fn parse(name: &str) -> Option<&'static dyn Format> {
     Some(coded)
 }
 
-/// One or two digits without a sign, so that a number has one name.
+/// Up to three digits without a sign, so that a number has one name.
 fn number(text: &str) -> Option<usize> {
-    let plain = text.len() <= 2 && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = text.len() <= 3 && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
 }
 
@@ -132,9 +203,14 @@ mod tests {
             let format = find(given).unwrap();
             assert_eq!(format.name(), name);
             assert!(std::ptr::addr_eq(format, find(name).unwrap()), "{name} is made once");
-            let Spacing::Trellis(trellis) = format.spacing() else { panic!("{name}") };
+            let Spacing::Trellis(Sequence::Bitshift(trellis)) = format.spacing() else { panic!("{name}") };
             assert_eq!(format.packing(), Packing::Blocks(BLOCK, trellis.bytes()));
             assert_eq!(trellis.bits(), format.bits() as usize);
+        }
+        for (given, name) in [("tcq:2:states=8", "tcq:2"), ("tcq:1:states=64", "tcq:1:states=64")] {
+            let format = find(given).unwrap();
+            assert_eq!((format.name(), format.packing()), (name, Packing::Bits(format.bits())));
+            assert!(std::ptr::addr_eq(format, find(name).unwrap()));
         }
         for none in [
             "trellis:",
@@ -150,6 +226,12 @@ mod tests {
             "trellis:2:code=1mad:L=10",
             "trellis:2:L=10:L=10",
             "trellis:02",
+            "tcq:0",
+            "tcq:5",
+            "tcq:2:states=12",
+            "tcq:2:states=512",
+            "tcq:2:states=",
+            "tcq:2:states=08",
             "trellis:2:code=1mad:",
         ] {
             assert!(find(none).is_err(), "{none}");

@@ -8,7 +8,7 @@ use crate::grid::Grid;
 use crate::isa::{Isa, Op};
 use crate::mem::{LineF32, zeroed};
 use crate::qparams::QParams;
-use crate::trellis::{BLOCK, Trellis};
+use crate::trellis::{BLOCK, Sequence, Trellis};
 use std::ops::Range;
 
 impl Panels {
@@ -191,7 +191,7 @@ impl Decoded {
     /// # Errors
     /// The weight is none, or a row is no whole blocks with scales of their own.
     pub(super) fn path(&self) -> Result<(&'static Trellis, &[u8], Vec<f32>), Error> {
-        let Spacing::Trellis(trellis) = self.format.spacing() else {
+        let Spacing::Trellis(Sequence::Bitshift(trellis)) = self.format.spacing() else {
             let got = format!("16 bits for a weight of {}", self.format.name());
             return Err(Error::Value { what: "input", got, expected: "at most 8 bits".into() });
         };

@@ -31,6 +31,7 @@ mod train;
 mod viterbi;
 
 pub use code::{Code, Quintic, Table};
+pub(crate) use scalar::MEMORY;
 pub use scalar::{Ectcq, Lloyd, Stream, Tcq};
 use train::ln;
 pub use train::{Training, fit_scale, gaussian};
@@ -48,6 +49,30 @@ pub const BLOCK: usize = 256;
 
 /// What is told how many more weights have been encoded; any thread may call it.
 pub type Progress<'a> = Option<&'a (dyn Fn(usize) + Sync)>;
+
+/// What quantizes a sequence at a fixed rate: the codes of values hang together.
+#[derive(Debug, Clone, Copy)]
+pub enum Sequence {
+    /// By blocks of [`BLOCK`] values.
+    Bitshift(&'static Trellis),
+    /// By a code for each value.
+    Scalar(&'static Tcq),
+}
+
+impl Sequence {
+    /// The levels: of each state, or all there are, ascending.
+    pub fn levels(self) -> &'static [f32] {
+        match self {
+            Sequence::Bitshift(trellis) => trellis.levels(),
+            Sequence::Scalar(tcq) => tcq.levels(),
+        }
+    }
+
+    /// The lowest and the highest level.
+    pub(crate) fn ends(self) -> (f32, f32) {
+        self.levels().iter().fold((0.0, 0.0), |(lo, hi), level| (lo.min(*level), hi.max(*level)))
+    }
+}
 
 /// A bitshift trellis and its code.
 #[derive(Debug, Clone)]
@@ -206,11 +231,6 @@ impl Trellis {
                 self.decode_block(bytes, out);
             }
         })
-    }
-
-    /// The lowest and the highest level.
-    pub(crate) fn ends(&self) -> (f32, f32) {
-        self.levels.iter().fold((0.0, 0.0), |(lo, hi), level| (lo.min(*level), hi.max(*level)))
     }
 
     /// Writes the levels of the elements from `start` on of a stream of blocks with one value a step.

@@ -57,8 +57,8 @@ fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py,
 #[pyfunction]
 pub(crate) fn levels<'py>(py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyAny>> {
     let format = call(py, || format::find(format))?;
-    if let Spacing::Trellis(trellis) = format.spacing() {
-        return array::of_values(py, trellis.levels());
+    if let Spacing::Trellis(sequence) = format.spacing() {
+        return array::of_values(py, sequence.levels());
     }
     let (min, max) = format.codes();
     let levels: Vec<f32> = (min..=max).map(|code| format.level(code)).collect();

@@ -37,13 +37,13 @@ impl Lloyd {
     /// A number that no quantizer can have; samples that are all equal; those of [`Tcq::encode`].
     pub fn run(&self, samples: &[f32], importance: Option<&[f32]>) -> Result<Vec<f32>, Error> {
         let mut levels = self.first(samples)?;
-        let mut bytes = zeroed((samples.len() * self.bits).div_ceil(8))?;
+        let mut codes = zeroed(samples.len())?;
         let mut numbers = zeroed(samples.len())?;
         for _ in 0..self.rounds {
-            Tcq::new(self.bits, self.states, &levels)?.encode(samples, importance, &mut bytes, None)?;
+            Tcq::new(self.bits, self.states, &levels)?.encode(samples, importance, &mut codes, None)?;
             // A decoder whose levels are their numbers finds the level of each sample.
             let count: Vec<f32> = (0..levels.len()).map(|number| number as f32).collect();
-            Tcq::new(self.bits, self.states, &count)?.decode(&bytes, &mut numbers)?;
+            Tcq::new(self.bits, self.states, &count)?.decode(&codes, &mut numbers)?;
             let mut sums = vec![(0f64, 0f64); levels.len()];
             for (i, (x, number)) in samples.iter().zip(&numbers).enumerate() {
                 let weight = importance.map_or(1.0, |weights| f64::from(weights[i]));

@@ -10,4 +10,5 @@ mod ungerboeck;
 pub use ectcq::Ectcq;
 pub use levels::Lloyd;
 pub use stream::Stream;
+pub(crate) use tcq::MEMORY;
 pub use tcq::Tcq;

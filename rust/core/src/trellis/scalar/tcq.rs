@@ -6,7 +6,6 @@ use super::levels;
 use super::paths::{Lanes, Metric, PATHS, RUN, Scratches, Search, lower};
 use super::ungerboeck::Machine;
 use crate::error::Error;
-use crate::format::Packing;
 use crate::isa::Isa;
 use crate::parallel;
 use crate::trellis::{Progress, check, check_values};
@@ -16,7 +15,7 @@ use crate::trellis::{Progress, check, check_values};
 /// The levels are dealt out to the four subsets of an Ungerboeck code. A value's code is `u + 2i`: the path bit u moves the
 /// code on and names the subset, and i counts the level in it, so that level number `4i + z` is meant. Sixteen paths take
 /// turns, value i belongs to path `i mod 16`, and every [`Tcq::RUN`] values all states are 0 again: a run can be decoded by itself.
-/// Codes are packed densely, the first in the lowest bits, and any number of values will do.
+/// Any number of values will do.
 ///
 /// On a unit Gaussian 8 states reach 5.2, 10.7 and 16.3 dB at 1, 2 and 3 bits, 256 states 5.55, 11.0 and 16.6: half of what
 /// there is between a scalar quantizer (4.4, 9.3 and 14.6 dB) and the rate-distortion bound (6.02 dB a bit), or
@@ -30,11 +29,11 @@ use crate::trellis::{Progress, check, check_values};
 /// let tcq = Tcq::gaussian(2, 8)?;
 /// let mut x = vec![0.0; 1000];
 /// gaussian(1, &mut x);
-/// let mut bytes = vec![0; tcq.bytes(x.len())];
-/// tcq.encode(&x, None, &mut bytes, None)?;
-/// assert_eq!(bytes.len(), 250);
+/// let mut codes = vec![0; x.len()];
+/// tcq.encode(&x, None, &mut codes, None)?;
+/// assert!(codes.iter().all(|code| *code < 4));
 /// let mut decoded = vec![0.0; x.len()];
-/// tcq.decode(&bytes, &mut decoded)?;
+/// tcq.decode(&codes, &mut decoded)?;
 /// let error: f32 = x.iter().zip(&decoded).map(|(x, y)| (x - y) * (x - y)).sum::<f32>() / 1000.0;
 /// assert!(error < 0.1);
 /// # Ok::<(), qrs_core::Error>(())
@@ -74,6 +73,14 @@ impl Tcq {
         Ok(Tcq { bits, machine, levels: levels.to_vec(), nearest: Nearest::new(levels) })
     }
 
+    /// [`Tcq::gaussian`] of 1 to 4 bits and 8 states.
+    pub(crate) fn usual(bits: usize) -> Tcq {
+        let machine = Machine::with_memory(3);
+        let levels = levels::gaussian(bits, machine.memory);
+        let nearest = Nearest::new(&levels);
+        Tcq { bits, machine, levels, nearest }
+    }
+
     /// The quantizer of 1 to 4 bits whose levels come with this library, trained on a unit Gaussian.
     ///
     /// # Errors
@@ -97,15 +104,6 @@ impl Tcq {
     /// The levels in ascending order.
     pub fn levels(&self) -> &[f32] {
         &self.levels
-    }
-
-    /// The bytes that `count` values take: `⌈count · bits / 8⌉`.
-    pub fn bytes(&self, count: usize) -> usize {
-        self.packing().len(count)
-    }
-
-    fn packing(&self) -> Packing {
-        Packing::Bits(self.bits as u32)
     }
 
     /// Finds the paths of least squared error, or of least `Σ importance · (x − x̂)²`, and writes their codes.
@@ -134,13 +132,13 @@ impl Tcq {
         out: &mut [u8],
         progress: Progress<'_>,
     ) -> Result<(), Error> {
-        self.check_bytes("out", out.len(), x.len())?;
+        check_len("out", out.len(), x.len())?;
         check_values(x, importance)?;
         let heaviest = importance.map_or(1.0, |w| w.iter().fold(f32::MIN_POSITIVE, |top, w| top.max(*w)));
         let scratches = Scratches::new(&self.machine, x.len());
         // A nanosecond for sixteen states, and some for the values.
         let nanoseconds = x.len() * (8 + self.states() / 16);
-        parallel::for_each_chunk(out, RUN / 8 * self.bits, nanoseconds, |number, out| {
+        parallel::for_each_chunk(out, RUN, nanoseconds, |number, out| {
             let run = number * RUN..x.len().min((number + 1) * RUN);
             scratches.with(|scratch| {
                 // Relative to the largest level and the largest weight, no number of the search overflows.
@@ -154,11 +152,10 @@ impl Tcq {
                     weights: weights.as_deref(),
                     scratch,
                 };
-                let codes = search.run(isa).iter().zip(&x).map(|(branch, x)| {
+                for ((branch, x), code) in search.run(isa).iter().zip(&x).zip(out) {
                     let index = self.nearest.index(usize::from(branch & 3), *x);
-                    (index as u8) << 1 | branch >> 2
-                });
-                self.packing().squeeze(&codes.collect::<Vec<u8>>(), out);
+                    *code = (index as u8) << 1 | branch >> 2;
+                }
             });
             if let Some(progress) = progress {
                 progress(run.len());
@@ -167,49 +164,50 @@ impl Tcq {
         scratches.check()
     }
 
-    /// Writes the values that the codes stand for.
+    /// Writes the values that the codes stand for; of codes above the highest, their low bits count.
     ///
     /// # Errors
-    /// `bytes` is not as long as `out.len()` codes.
-    pub fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        self.check_bytes("bytes", bytes.len(), out.len())?;
-        let nanoseconds = 2 * out.len();
-        parallel::for_each_chunk(out, RUN, nanoseconds, |number, out| {
-            let mut states = [0; PATHS];
-            let bytes = bytes[number * RUN / 8 * self.bits..].chunks(PIECE / 8 * self.bits);
-            for (bytes, out) in bytes.zip(out.chunks_mut(PIECE)) {
-                let mut codes = [0; PIECE];
-                self.packing().spread(&bytes[..self.bytes(out.len())], false, &mut codes[..out.len()]);
-                for (codes, out) in codes.chunks(PATHS).zip(out.chunks_mut(PATHS)) {
-                    self.decode_step(codes, &mut states, out);
-                }
-            }
+    /// There are not as many codes as values.
+    pub fn decode(&self, codes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        check_len("codes", codes.len(), out.len())?;
+        parallel::for_each_chunk(out, RUN, 2 * codes.len(), |number, out| {
+            self.decode_from(number * RUN, &codes[number * RUN..][..out.len()], out);
         })
     }
 
-    #[inline(always)]
-    fn decode_step(&self, codes: &[u8], states: &mut Lanes<u16>, out: &mut [f32]) {
-        let mask = self.states() as u16 - 1;
-        for ((code, state), out) in codes.iter().zip(states).zip(out) {
-            let branch = 2 * *state | u16::from(code & 1);
-            let z = self.machine.subsets[usize::from(branch)];
-            *out = self.levels[4 * usize::from(code >> 1) + usize::from(z)];
-            *state = branch & mask;
+    /// Writes the values of codes from flat index `start` on, a multiple of [`PATHS`]. Where no run begins there, the first
+    /// [`MEMORY`] codes lead to the states, and their values are any.
+    pub(crate) fn decode_from(&self, start: usize, codes: &[u8], out: &mut [f32]) {
+        let (branches, highest) = (self.states() as u16 - 1, (self.levels.len() / 2 - 1) as u8);
+        let mut states = [0u16; PATHS];
+        for (step, (codes, out)) in codes.chunks(PATHS).zip(out.chunks_mut(PATHS)).enumerate() {
+            if (start + step * PATHS).is_multiple_of(RUN) {
+                states = [0; PATHS];
+            }
+            for ((code, state), out) in codes.iter().zip(&mut states).zip(out) {
+                let code = code & highest;
+                let branch = *state << 1 | u16::from(code & 1);
+                let z = self.machine.subsets[usize::from(branch)];
+                *out = self.levels[4 * usize::from(code >> 1) + usize::from(z)];
+                *state = branch & branches;
+            }
         }
-    }
-
-    fn check_bytes(&self, what: &'static str, got: usize, count: usize) -> Result<(), Error> {
-        let bytes = self.bytes(count);
-        if got != bytes {
-            let expected = format!("({bytes},): {count} values of {} bits", self.bits);
-            return Err(Error::Shape { what, got: vec![got], expected });
-        }
-        Ok(())
     }
 }
 
-/// Values that are unpacked at once.
-const PIECE: usize = 1024;
+/// Codes that lead to a state from any: bits of 256 states on every path.
+pub(crate) const MEMORY: usize = 8 * PATHS;
+
+fn check_len(what: &'static str, got: usize, count: usize) -> Result<(), Error> {
+    if got != count {
+        return Err(Error::Shape {
+            what,
+            got: vec![got],
+            expected: format!("({count},): one for each value"),
+        });
+    }
+    Ok(())
+}
 
 /// The nearest level of each subset. All numbers are relative to the largest level.
 #[derive(Debug, Clone)]

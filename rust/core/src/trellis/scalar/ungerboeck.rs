@@ -43,10 +43,16 @@ impl Machine {
             let expected = "4, 8, 16, 32, 64, 128 or 256".to_owned();
             return Err(Error::Value { what: "states", got: states.to_string(), expected });
         }
+        Ok(Machine::with_memory(memory))
+    }
+
+    /// The code of `2^memory` states, 2 to 8.
+    pub(super) fn with_memory(memory: usize) -> Machine {
+        let states = 1usize << memory;
         let (h1, h0) = POLYNOMIALS[memory - 2];
         let parity = |v: u32| (v.count_ones() & 1) as u8;
         let subsets = (0..2 * states as u32).map(|bits| 2 * parity(bits & h0) | parity(bits & h1)).collect();
-        Ok(Machine { memory, subsets })
+        Machine { memory, subsets }
     }
 
     /// The number of states.
