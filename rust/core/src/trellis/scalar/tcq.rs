@@ -191,7 +191,7 @@ impl Tcq {
     fn decode_step(&self, codes: &[u8], states: &mut Lanes<u16>, out: &mut [f32]) {
         let mask = self.states() as u16 - 1;
         for ((code, state), out) in codes.iter().zip(states).zip(out) {
-            let branch = 2 * *state | u16::from(code & 1);
+            let branch = *state << 1 | u16::from(code & 1);
             let z = self.machine.subsets[usize::from(branch)];
             *out = self.levels[4 * usize::from(code >> 1) + usize::from(z)];
             *state = branch & mask;
@@ -256,7 +256,12 @@ impl Nearest {
 impl Metric for Nearest {
     #[inline(always)]
     fn costs(&self, x: Lanes<f32>, weights: Lanes<f32>) -> [Lanes<f32>; 4] {
-        let costs = [self.cost(0, x, weights), self.cost(1, x, weights), self.cost(2, x, weights), self.cost(3, x, weights)];
+        let costs = [
+            self.cost(0, x, weights),
+            self.cost(1, x, weights),
+            self.cost(2, x, weights),
+            self.cost(3, x, weights),
+        ];
         // What all have in common decides nothing, and would take bits from sums: far values have large squares.
         let low = lower(lower(costs[0], costs[1]), lower(costs[2], costs[3]));
         let [a, b, c, d] = costs;
