@@ -659,7 +659,10 @@ mod tests {
         let error = Error::NotFinite { what: "x", count: 3, first: CHUNK + 5 };
         for isa in Isa::available() {
             let mut out = vec![0; x.len() / 2];
-            assert_eq!(quantize_on(isa, (&x, &grid, params), &checked, &mut out), Err(error.clone()));
+            assert_eq!(
+                quantize_on(isa, ((&x).into(), &grid, params), &checked, &mut out),
+                Err(error.clone())
+            );
             let mut out = vec![0.0; x.len()];
             assert_eq!(fake_quantize_on(isa, (&x, &grid, params), &checked, &mut out), Err(error.clone()));
         }

@@ -58,12 +58,16 @@ mod tests {
 
     #[test]
     fn importance_is_one_finite_number_for_each_value() {
-        let check = |importance| Values { x: &[1.0, 2.0], importance }.check().map_err(|e| e.to_string());
+        let check = |importance: Option<&[f32]>| {
+            let x = &[1.0, 2.0];
+            Values { x, importance }.check().map_err(|e| e.to_string())
+        };
         assert_eq!(check(None), Ok(()));
         assert_eq!(check(Some(&[0.0, 3.0])), Ok(()));
         assert!(check(Some(&[1.0])).unwrap_err().starts_with("importance has shape (1,)"));
         for bad in [-1.0, f32::NAN, f32::INFINITY] {
-            assert!(check(Some(&[1.0, bad])).unwrap_err().contains("at flat index 1"));
+            let importance = [1.0, bad];
+            assert!(check(Some(&importance)).unwrap_err().contains("at flat index 1"));
         }
     }
 }

@@ -155,7 +155,10 @@ impl Ectcq {
             }
         })?;
         match failure.into_inner() {
-            Ok(None) => stream::write(&self.machine, step, levels.len(), &alphabets, &runs),
+            Ok(None) => {
+                let step = source.fitted(&levels, step);
+                stream::write(&self.machine, step, levels.len(), &alphabets, &runs)
+            }
             Ok(Some(error)) => Err(error),
             Err(poisoned) => poisoned.into_inner().map_or(Ok(Vec::new()), Err),
         }
@@ -249,6 +252,19 @@ impl<'a> Source<'a> {
             return Ok(());
         };
         Err(Error::Value { what: "step", got: step.to_string(), expected })
+    }
+
+    /// The step with which these levels have the least error: at low rates, where levels away from zero are chosen later than
+    /// the nearest would be, a few hundredths from the step of the search.
+    fn fitted(&self, levels: &[i32], step: f32) -> f32 {
+        let (mut xn, mut nn) = (0f64, 0f64);
+        for (i, (x, n)) in self.x.iter().zip(levels).enumerate() {
+            let w = self.importance.map_or(1.0, |w| f64::from(w[i]));
+            xn += w * f64::from(*x) * f64::from(*n);
+            nn += w * f64::from(*n) * f64::from(*n);
+        }
+        let fitted = (xn / nn) as f32;
+        if (f32::MIN_POSITIVE..=LARGEST_STEP).contains(&fitted) { fitted } else { step }
     }
 
     /// At most [`RUN`] values: all, or pieces of 64 spread evenly.

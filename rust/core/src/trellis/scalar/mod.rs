@@ -6,6 +6,8 @@ mod prices;
 mod rans;
 mod stream;
 mod tcq;
+#[cfg(test)]
+mod tests;
 mod ungerboeck;
 pub use ectcq::Ectcq;
 pub use levels::Lloyd;

@@ -13,7 +13,7 @@
 //! arithmetic coding, 2013, arXiv:1311.2540; interleaving: F. Giesen, Interleaved entropy coders, 2014, arXiv:1402.3392.
 #![forbid(unsafe_code)]
 
-use super::paths::{Lanes, PATHS};
+use super::paths::PATHS;
 use super::ungerboeck::Machine;
 use crate::error::Error;
 use crate::mem::zeroed;
@@ -135,7 +135,7 @@ impl Encoder {
             }
             let Slot { start, len } = self.slots[(n & 1) as usize][place];
             words.make_room(state, u64::from(len) << (32 - SLOT_BITS));
-            *state = (*state / len << SLOT_BITS) + *state % len + start;
+            *state = ((*state / len) << SLOT_BITS) + *state % len + start;
         }
         for state in states.iter().rev() {
             words.push((state >> 16) as u16);
@@ -175,12 +175,15 @@ struct Symbol {
     start: u16,
     /// How many slots; none where there is no symbol.
     len: u16,
-    /// The number of the level; [`Symbol::ESCAPE`] where it follows.
+    /// The number of the level, or [`Symbol::NO_LEVEL`].
     n: i32,
 }
 
 impl Symbol {
-    const ESCAPE: i32 = i32::MIN;
+    /// The level follows, or there is none.
+    const NO_LEVEL: i32 = i32::MIN;
+    /// Room for both alphabets, as a power of two: a masked number is in it.
+    const ROOM: usize = (2 * PLACES).next_power_of_two();
 }
 
 /// Both alphabets and the code as a decoder reads them.
@@ -189,7 +192,7 @@ pub(super) struct Decoder {
     /// The number of the symbol of each slot, of both supersets in turn.
     slots: Vec<u16>,
     /// For each state and each z1 the next state, and its superset in bit 8.
-    next: Vec<[u16; 2]>,
+    next: [[u16; 2]; 256],
 }
 
 impl Decoder {
@@ -198,74 +201,88 @@ impl Decoder {
     pub(super) fn new(alphabets: &Alphabets, machine: &Machine) -> Result<Decoder, Error> {
         let mut slots = zeroed(2 * SLOTS as usize)?;
         // The first symbol is none: that of a superset without slots.
-        let mut symbols = vec![Symbol::default()];
+        let mut symbols = zeroed(Symbol::ROOM)?;
+        symbols[0] = Symbol { start: 0, len: 0, n: Symbol::NO_LEVEL };
+        let mut number = 0;
         for (superset, alphabet) in alphabets.0.iter().enumerate() {
             let mut rest = &mut slots[superset * SLOTS as usize..][..SLOTS as usize];
             let mut start = 0;
             for (place, len) in alphabet.iter().enumerate().filter(|(_, len)| **len > 0) {
                 let n = 2 * (place as i32 - REACH) + superset as i32;
-                let n = if place == ESCAPE { Symbol::ESCAPE } else { n };
+                let n = if place == ESCAPE { Symbol::NO_LEVEL } else { n };
+                number += 1;
+                symbols[number] = Symbol { start, len: *len as u16, n };
                 let (own, after) = rest.split_at_mut(*len as usize);
-                own.fill(symbols.len() as u16);
-                symbols.push(Symbol { start, len: *len as u16, n });
+                own.fill(number as u16);
                 start += *len as u16;
                 rest = after;
             }
         }
-        let next = (0..machine.states()).map(|state| {
-            [0, 2].map(|z1| {
+        let mut next = [[0; 2]; 256];
+        for (state, next) in next.iter_mut().enumerate().take(machine.states()) {
+            *next = [0, 2].map(|z1| {
                 let next = machine.next(state, z1 + machine.superset(state));
                 next as u16 | (machine.superset(next) as u16) << 8
-            })
-        });
-        Ok(Decoder { symbols, slots, next: next.collect() })
+            });
+        }
+        Ok(Decoder { symbols, slots, next })
     }
 
     /// Decodes a run to `step` times the numbers of its levels; whether the words are what an encoder writes.
     pub(super) fn decode(&self, bytes: &[u8], step: f32, out: &mut [f32]) -> bool {
-        let mut words = Reader { words: bytes.as_chunks().0, at: 0 };
-        let mut coders = [0; CODERS];
-        for state in &mut coders {
-            *state = u32::from(words.next()) | u32::from(words.next()) << 16;
+        let (Some(symbols), Some(slots)) = (self.symbols.first_chunk(), self.slots.first_chunk()) else {
+            return false;
+        };
+        let mut words = Reader { words: bytes.as_chunks().0, at: 0, good: true };
+        let mut x = [0; CODERS];
+        for x in &mut x {
+            *x = u32::from(words.next()) | u32::from(words.next()) << 16;
+            words.good &= *x >= LEAST;
         }
-        let mut good = coders.iter().all(|state| *state >= LEAST);
+        let tables = Tables { symbols, slots, next: &self.next };
         let mut states = [0; PATHS];
         let (steps, last) = out.as_chunks_mut::<PATHS>();
         for out in steps {
-            good &= self.step(&mut words, &mut coders, &mut states, step, out);
-        }
-        good &= self.step(&mut words, &mut coders, &mut states, step, last);
-        good && words.at == words.words.len() && coders == [LEAST; CODERS]
-    }
-
-    #[inline(always)]
-    fn step(
-        &self,
-        words: &mut Reader<'_>,
-        coders: &mut [u32; CODERS],
-        states: &mut Lanes<u16>,
-        step: f32,
-        out: &mut [f32],
-    ) -> bool {
-        let mut good = true;
-        for (lane, (out, state)) in out.iter_mut().zip(states).enumerate() {
-            let x = &mut coders[lane % CODERS];
-            let slot = *x & (SLOTS - 1);
-            let symbol =
-                self.symbols[usize::from(self.slots[(slot | u32::from(*state >> 8) << SLOT_BITS) as usize])];
-            // A symbol without slots is no symbol, and its product is 0: nothing overflows before the end.
-            *x = u32::from(symbol.len) * (*x >> SLOT_BITS) + slot - u32::from(symbol.start);
-            words.refill(x);
-            let mut n = symbol.n;
-            if n == Symbol::ESCAPE {
-                n = words.escaped(x);
-                good &= place(n) == ESCAPE && n & 1 == i32::from(*state >> 8);
+            let (out, states) = (out.as_chunks_mut::<CODERS>().0, states.as_chunks_mut::<CODERS>().0);
+            for ([a, b, c, d], [s, t, u, v]) in out.iter_mut().zip(states) {
+                *a = tables.level(&mut words, &mut x[0], s) as f32 * step;
+                *b = tables.level(&mut words, &mut x[1], t) as f32 * step;
+                *c = tables.level(&mut words, &mut x[2], u) as f32 * step;
+                *d = tables.level(&mut words, &mut x[3], v) as f32 * step;
             }
-            good &= symbol.len > 0;
-            *out = step * n as f32;
-            *state = self.next[usize::from(*state & 255)][(n >> 1 & 1) as usize];
         }
-        good
+        for (lane, (out, state)) in last.iter_mut().zip(&mut states).enumerate() {
+            *out = tables.level(&mut words, &mut x[lane % CODERS], state) as f32 * step;
+        }
+        words.good && words.at == words.words.len() && x == [LEAST; CODERS]
+    }
+}
+
+/// The tables of a decoder, of lengths that spare checks.
+#[derive(Clone, Copy)]
+struct Tables<'a> {
+    symbols: &'a [Symbol; Symbol::ROOM],
+    slots: &'a [u16; 2 * SLOTS as usize],
+    next: &'a [[u16; 2]; 256],
+}
+
+impl Tables<'_> {
+    /// The next level of a path in this state.
+    #[inline(always)]
+    fn level(self, words: &mut Reader<'_>, x: &mut u32, state: &mut u16) -> i32 {
+        let slot = *x & (SLOTS - 1);
+        let number = self.slots[(u32::from(*state >> 8 & 1) << SLOT_BITS | slot) as usize];
+        let symbol = self.symbols[usize::from(number) % Symbol::ROOM];
+        // Of a symbol without slots the product is 0: nothing overflows.
+        *x = u32::from(symbol.len) * (*x >> SLOT_BITS) + slot - u32::from(symbol.start);
+        words.refill(x);
+        let mut n = symbol.n;
+        if n == Symbol::NO_LEVEL {
+            n = words.escaped(x);
+            words.good &= symbol.len > 0 && place(n) == ESCAPE && n & 1 == i32::from(*state >> 8);
+        }
+        *state = self.next[usize::from(*state & 255)][(n >> 1 & 1) as usize];
+        n
     }
 }
 
@@ -273,6 +290,8 @@ impl Decoder {
 struct Reader<'a> {
     words: &'a [[u8; 2]],
     at: usize,
+    /// Whether nothing was read that no encoder writes.
+    good: bool,
 }
 
 impl Reader<'_> {
@@ -300,5 +319,93 @@ impl Reader<'_> {
             self.refill(state);
         }
         (n << (32 - ESCAPED_BITS)) as i32 >> (32 - ESCAPED_BITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Levels that a path may take, geometric with a rare far one.
+    fn walk(machine: &Machine, random: &[u32]) -> Vec<i32> {
+        let mut states = [0; PATHS];
+        let level = |(i, random): (usize, &u32)| {
+            let state = &mut states[i % PATHS];
+            let far = if random % 97 == 0 { random >> 11 } else { random.trailing_zeros() };
+            let k = if random >> 8 & 1 == 0 { far as i32 } else { -(far as i32) };
+            let n = 2 * k + machine.superset(*state) as i32;
+            *state = machine.next(*state, (n & 3) as usize);
+            n
+        };
+        random.iter().enumerate().map(level).collect()
+    }
+
+    fn counts(levels: &[i32]) -> [Vec<u32>; 2] {
+        let mut counts = [vec![0; PLACES], vec![0; PLACES]];
+        levels.iter().for_each(|n| counts[(n & 1) as usize][place(*n)] += 1);
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn levels_come_back(random in prop::collection::vec(any::<u32>(), 0..600), memory in 2u32..=8) {
+            let machine = Machine::new(1 << memory).unwrap();
+            let levels = walk(&machine, &random);
+            let alphabets = Alphabets::new(&counts(&levels));
+            let words = Encoder::new(&alphabets).encode(&levels).unwrap();
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut out = vec![0.0; levels.len()];
+            let decoder = Decoder::new(&alphabets, &machine).unwrap();
+            prop_assert!(decoder.decode(&bytes, 1.0, &mut out));
+            prop_assert_eq!(out, levels.iter().map(|n| *n as f32).collect::<Vec<f32>>());
+            // One value more or less than was written is noticed.
+            prop_assert!(levels.is_empty() || !decoder.decode(&bytes, 1.0, &mut vec![0.0; levels.len() - 1]) || words.len() == HEAD_WORDS);
+        }
+
+        #[test]
+        fn slots_are_all_given(counts in prop::collection::vec(0u32..5000, 1..PLACES)) {
+            let slots = shares(&counts);
+            let total: u32 = counts.iter().sum();
+            prop_assert_eq!(slots.iter().sum::<u32>(), if total > 0 { SLOTS } else { 0 });
+            for (slots, count) in slots.iter().zip(&counts) {
+                prop_assert_eq!(*slots > 0, *count > 0);
+            }
+        }
+
+        #[test]
+        fn words_of_any_kind_are_read_without_harm(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            len in 0usize..300,
+            slots in prop::collection::vec(0u32..90, PLACES),
+        ) {
+            let machine = Machine::new(16).unwrap();
+            let mut none = vec![0; PLACES];
+            let decoder = Decoder::new(&Alphabets([shares(&slots), none.clone()]), &machine).unwrap();
+            decoder.decode(&bytes, 1.0, &mut vec![0.0; len]);
+            none[ESCAPE] = 1;
+            let decoder = Decoder::new(&Alphabets([shares(&none), shares(&none)]), &machine).unwrap();
+            decoder.decode(&bytes, 1.0, &mut vec![0.0; len]);
+        }
+    }
+
+    #[test]
+    fn words_cost_the_entropy() {
+        let machine = Machine::new(8).unwrap();
+        let mut random = vec![0.0; 1 << 16];
+        crate::rounding::uniform(1, 0, &mut random);
+        let random: Vec<u32> = random.iter().map(|u| (u * 16_777_216.0) as u32 | 1 << 20).collect();
+        let levels = walk(&machine, &random);
+        let counts = counts(&levels);
+        let mut bits = 0.0;
+        for counts in &counts {
+            let total: u32 = counts.iter().sum();
+            let cost = |count: &u32| f64::from(*count) * (f64::from(total) / f64::from(*count)).log2();
+            bits += counts.iter().filter(|count| **count > 0).map(cost).sum::<f64>();
+        }
+        bits += f64::from(counts[0][ESCAPE] + counts[1][ESCAPE]) * f64::from(ESCAPED_BITS);
+        let words = Encoder::new(&Alphabets::new(&counts)).encode(&levels).unwrap().len() as f64;
+        assert!(16.0 * words < 1.001 * bits + 128.0, "{words} words for {bits} bits");
+        assert!(16.0 * words > bits);
     }
 }

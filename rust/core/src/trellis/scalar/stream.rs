@@ -76,8 +76,8 @@ impl<'a> Stream<'a> {
         if head.take(4)? != checksum {
             return Err(damaged("damaged in the head", "the checksum that was written"));
         }
-        let bytes_of = |words: usize| words.checked_mul(2).unwrap_or(usize::MAX);
-        let runs = words.into_iter().map(|words| head.take(bytes_of(words))).collect::<Result<_, _>>()?;
+        let runs =
+            words.into_iter().map(|words| head.take(words.saturating_mul(2))).collect::<Result<_, _>>()?;
         if head.left() > 0 {
             return Err(damaged(&format!("followed by {} bytes", head.left()), "nothing behind it"));
         }
@@ -227,7 +227,7 @@ fn push_varint(bytes: &mut Vec<u8>, mut value: usize) {
 }
 
 /// The checksum of Ethernet and zip (polynomial 0x04C11DB7, reflected), a bit at a time: heads are short.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let shift = |crc: u32, _: u32| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
 }
