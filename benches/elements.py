@@ -73,7 +73,7 @@ def codes(row: dict[str, Any], rng: np.random.Generator) -> Workload:
 def each_format(count: int) -> list[dict[str, Any]]:
     """Give a row for each way of each format there is, over ``count`` elements that come from memory.
 
-    The bytes that must move are the elements, the packed codes and, where they stand apart, the scales of cells.
+    The bytes that must move are the elements, the packed codes and, if they stand apart, the scales of cells.
     """
     rows: list[dict[str, Any]] = []
     for name, form in qrs.FORMATS.items():
