@@ -10,6 +10,9 @@ import qrs
 from common import F32, Call, Codes, Workload, floats, largest, moved
 from numpy.typing import NDArray
 
+# What bounds a pass over data in memory.
+LIMIT = "copy 192 MiB"
+
 
 @dataclass(frozen=True)
 class Elements:
@@ -65,6 +68,43 @@ def codes(row: dict[str, Any], rng: np.random.Generator) -> Workload:
         # A quotient by way of the reciprocal may round the other way near a tie.
         tolerance=1e-6 if row["op"] == "dequantize" else 1e-3,
     )
+
+
+def each_format(count: int) -> list[dict[str, Any]]:
+    """Give a row for each way of each format there is, over ``count`` elements that come from memory.
+
+    The bytes that must move are the elements, the packed codes and, if they stand apart, the scales of cells.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, form in qrs.FORMATS.items():
+        block = qrs.Scheme(name).granularity.block((count,))
+        scales = 0 if form.block_bytes is not None else 4 * -(-count // block[0])
+        work = 4 * count + form.packed_bytes(count) + scales
+        rows += [
+            {"name": f"{op}-{name}", "op": op, "shape": [count], "format": name, "limit": LIMIT, "work": work}
+            for op in ("encode", "decode")
+        ]
+    return rows
+
+
+def one_format(row: dict[str, Any], rng: np.random.Generator) -> Workload:
+    """Give one of encode and decode: quantize and dequantize in any format, with the scale of the range."""
+    x = floats(rng, *row["shape"])
+    scheme = qrs.Scheme(row["format"], fit="minmax")
+    # Levels are learned, and a range is looked for, in a part; it holds nearly all of the rest.
+    seen = x[: 1 << 16] if scheme.granularity == qrs.per_tensor else x
+    qp = qrs.quantize(seen, scheme).qparams
+    q, out = qrs.quantize(x, scheme, qparams=qp), np.empty_like(x)
+    calls: dict[str, Call] = {
+        "encode": lambda: qrs.quantize(x, scheme, qparams=qp),
+        "decode": lambda: q.dequantize(out=out),
+    }
+
+    def check() -> None:
+        again = qrs.quantize(x, scheme, qparams=qp).dequantize()
+        assert np.array_equal(again, qrs.fake_quantize(x, scheme, qparams=qp))
+
+    return Workload(x, calls[row["op"]], check, lambda got: largest(got, q.dequantize()), tolerance=0)
 
 
 def min_max(row: dict[str, Any], rng: np.random.Generator) -> Workload:

@@ -132,7 +132,8 @@ def draw(entry: Entry, path: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter
 
-    names = list(workloads(entry))[::-1]
+    # Rows that no peer has are no dots.
+    names = [name for name, rows in workloads(entry).items() if any(best(row) for row in rows)][::-1]
     figure, axes = pyplot.subplots(figsize=(7, 1 + 0.16 * len(names)), layout="constrained")
     for threads, marker in ((1, "o"), (entry["threads"], "D")):
         found = [(best(row), row["name"]) for row in entry["rows"] if row["threads"] == threads]

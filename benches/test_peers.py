@@ -25,6 +25,8 @@ SMALL: list[dict[str, Any]] = [
     {"op": "dequantize", "shape": [4096]},
     {"op": "fake_quantize", "shape": [4096]},
     {"op": "fake_quantize", "shape": [16, 256]},
+    {"op": "encode", "shape": [4096], "format": "nf4"},
+    {"op": "decode", "shape": [4096], "format": "q4_k"},
     {"op": "min_max", "shape": [4096]},
     {"op": "min_max", "shape": [16, 256]},
     {"op": "gelu", "shape": [16, 256]},

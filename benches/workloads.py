@@ -14,7 +14,11 @@ import numpy as np
 import products
 from common import Workload
 
-ROWS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("workloads.json").read_text("utf-8"))
+# The table, and two rows for each number format: 64 MiB of elements, which no cache holds.
+ROWS: list[dict[str, Any]] = [
+    *json.loads(Path(__file__).with_name("workloads.json").read_text("utf-8")),
+    *elements.each_format(1 << 24),
+]
 
 OPERATIONS: dict[str, Callable[[dict[str, Any], np.random.Generator], Workload]] = {
     "matmul_integer": products.matmul_integer,
@@ -23,6 +27,8 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], np.random.Generator], Workload]]
     "quantize": elements.codes,
     "dequantize": elements.codes,
     "fake_quantize": elements.codes,
+    "encode": elements.one_format,
+    "decode": elements.one_format,
     "min_max": elements.min_max,
     "gelu": layers.gelu,
     "softmax": layers.softmax,

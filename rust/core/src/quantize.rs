@@ -12,16 +12,15 @@
 
 use crate::blocks::{check_rounding, encode_blocks};
 use crate::coded::Stream;
-use crate::emit::{
-    self, Elements, Emit, Even, HALF, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines,
-    emit_run,
-};
-pub(crate) use crate::emit::{Affine, encode};
+pub(crate) use crate::emit::Affine;
+use crate::emit::{Emit, Integers, Law, Numbers, Table};
 use crate::error::Error;
 use crate::finite::Census;
 use crate::format::{Format, Levels, Packing, Rounder, Spacing};
 use crate::grid::{Cell, Grid};
 use crate::isa::Isa;
+pub(crate) use crate::lines::encode;
+use crate::lines::{self, Elements, Even, HALF, LINE, SHORT, emit_each, emit_lines, emit_run};
 use crate::mem::FAR;
 use crate::pack::{CHUNK, TILE, check_len, join, nanoseconds};
 use crate::parallel;
@@ -117,7 +116,7 @@ impl<L: Law> Job<'_, L> {
                 };
             }
             // Once for all short runs.
-            all_finite &= !any_short || emit::all_finite(x);
+            all_finite &= !any_short || lines::all_finite(x);
         }
         if !all_finite {
             self.mend(tile, out);

@@ -171,9 +171,11 @@ impl Picker {
     #[inline(always)]
     pub(crate) fn levels<const N: usize>(&self, v: [f32; N]) -> [f32; N] {
         let mut levels = [self.levels[0]; N];
-        for (threshold, above) in self.thresholds.iter().zip(&self.levels[1..]).take(self.count - 1) {
+        for (&threshold, &above) in self.thresholds.iter().zip(&self.levels[1..]).take(self.count - 1) {
+            // As in `side`.
+            black_box(());
             for i in 0..N {
-                levels[i] = if v[i] >= *threshold { *above } else { levels[i] };
+                levels[i] = if v[i] >= threshold { above } else { levels[i] };
             }
         }
         levels
