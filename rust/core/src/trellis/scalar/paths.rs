@@ -1,12 +1,14 @@
-//! The search for the best path through the trellis of an Ungerboeck code: Viterbi's algorithm on sixteen paths at once.
+//! The search for the best path through the trellis of an Ungerboeck code: Viterbi's algorithm on sixteen paths at
+//! once.
 //!
 //! A run of [`RUN`] values is sixteen paths: value i belongs to path `i mod 16`, and each starts in state 0 and ends
-//! where it likes. So a step takes sixteen neighbouring values, and every number of the search is a vector of one lane
-//! a path: no lane ever looks at another, and no cost moves from its place. State `s` of a step is reached from
+//! where it likes. So a step takes sixteen neighbouring values, and every number of the search is a vector of one
+//! lane a path: no lane ever looks at another, and no cost moves from its place. State `s` of a step is reached from
 //! `s / 2` and `s / 2 + S / 2`, which are left towards `s` and its neighbour: a butterfly of four additions, two
 //! comparisons and two minima. Which predecessor won is a bit, and the bits of 32 states a word.
 //!
-//! Starting in state 0 instead of any costs 256 states 0.3 % of the error of a path of 512 values and 8 states 0.05 %.
+//! Starting in state 0 instead of any costs 256 states 0.3 % of the error of a path of 512 values and 8 states 0.05
+//! %.
 //!
 //! Costs are float32, added in one order: every instruction set finds the same path.
 #![forbid(unsafe_code)]
@@ -209,8 +211,8 @@ pub(super) fn lower(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
     out
 }
 
-/// The words one bit on, with a 1 at the top where the second cost is lower: the sign of the difference. A comparison that
-/// serves the minimum too would be kept in narrow masks.
+/// The words one bit on, with a 1 at the top where the second cost is lower: the sign of the difference. A
+/// comparison that serves the minimum too would be kept in narrow masks.
 #[inline(always)]
 fn marked(words: Lanes<u32>, a: Lanes<f32>, b: Lanes<f32>) -> Lanes<u32> {
     let mut out = [0; PATHS];
