@@ -25,7 +25,7 @@ use std::sync::Mutex;
 pub(super) const PATHS: usize = 16;
 /// Values of a run: 4096 steps of sixteen paths.
 pub(super) const RUN: usize = 1 << 16;
-/// Steps between two subtractions of a state's cost from all, which keep float32 exact to 2⁻¹⁶ squared steps.
+/// Steps between two subtractions of a state's cost from all, which keep costs small and the rounding of sums with them.
 const NORMALISE: usize = 32;
 
 /// The cost of a state that no path has reached; unlike infinity it can be subtracted from itself.
