@@ -122,6 +122,7 @@ pub(super) fn gaussian(bits: usize, memory: usize) -> Vec<f32> {
 /// The positive levels for 4, 8 … 256 states, in each row those of 1, 2, 3 and 4 bits in turn: [`Lloyd`] of 200
 /// rounds on the 2²⁰ samples `gaussian(999, …)`, made symmetric and rounded.
 #[rustfmt::skip]
+#[allow(clippy::approx_constant, reason = "a trained level came out as log₁₀ 2")]
 const GAUSSIAN: [[f32; 30]; 7] = [
     [
         0.3830, 1.1950, 0.1739, 0.6342, 1.0621, 1.8661, 0.0948, 0.3213, 0.5228, 0.7724,

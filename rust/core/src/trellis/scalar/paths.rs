@@ -7,8 +7,8 @@
 //! `s / 2` and `s / 2 + S / 2`, which are left towards `s` and its neighbour: a butterfly of four additions, two
 //! comparisons and two minima. Which predecessor won is a bit, and the bits of 32 states a word.
 //!
-//! Starting in state 0 instead of any costs 256 states 0.3 % of the error of a path of 512 values and 8 states 0.05
-//! %.
+//! Starting in state 0 instead of any costs some four values of a path what coding them by a scalar quantizer would: with
+//! 512 values a path the error is 0.4 % (8 states) to 0.8 % (256 states) larger than with 4096.
 //!
 //! Costs are float32, added in one order: every instruction set finds the same path.
 #![forbid(unsafe_code)]

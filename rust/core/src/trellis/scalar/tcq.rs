@@ -21,7 +21,7 @@ use crate::trellis::{Progress, check, check_values};
 ///
 /// On a unit Gaussian 8 states reach 5.2, 10.7 and 16.3 dB at 1, 2 and 3 bits, 256 states 5.5, 11.0 and 16.6: half of
 /// what lies between a scalar quantizer (4.4, 9.3 and 14.6 dB) and the rate-distortion bound (6.02 dB a bit), or
-/// three fifths.
+/// three fifths. Of a thousand values, whose paths are short, the error is 4 to 7 % larger, of 8192 at most 0.8 %.
 ///
 /// Source: M. W. Marcellin, T. R. Fischer, Trellis coded quantization of memoryless and Gauss-Markov sources, IEEE
 /// Trans. Commun. 38, 1990.
