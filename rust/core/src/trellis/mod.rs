@@ -6,6 +6,16 @@
 //! up, or computes, and can begin anywhere ([`decode`] draws the layout). A block of [`BLOCK`] weights is
 //! *tail-biting*: its last states end in its first bits, so it takes `256 · k / V` bits and nothing else.
 //!
+//! Two quantizers of any number of values stand on the classic trellis instead, Ungerboeck's codes of 4 to 256 states
+//! over the levels of a scalar quantizer: [`Tcq`], at 1 to 8 bits a value, and [`Ectcq`], whose levels are entropy-coded to
+//! bytes that [`Stream`] reads. In decibels below the variance of a unit Gaussian:
+//!
+//! | quantizer | 1 bit | 2 bits | 3 bits | 4 bits |
+//! |---|---|---|---|---|
+//! | [`Tcq`], 8 and 256 states | 5.19, 5.53 | 10.68, 11.00 | 16.32, 16.64 | 22.11, 22.43 |
+//! | [`Ectcq`], 8 and 256 states, all bytes counted | 5.56, 5.80 | 11.58, 11.82 | 17.59, 17.82 | 23.60, 23.84 |
+//! | bound | 6.02 | 12.04 | 18.06 | 24.08 |
+//!
 //! ```
 //! use qrs_core::trellis::{BLOCK, Code, Trellis};
 //! let trellis = Trellis::new(2, 8, 1, Code::find("table", 2, 8)?)?;

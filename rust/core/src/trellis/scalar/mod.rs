@@ -1,4 +1,8 @@
-//! Trellis-coded quantization with scalar levels.
+//! Trellis-coded quantization on Ungerboeck's codes: [`ungerboeck`] has the codes, [`paths`] the search, [`tcq`] the
+//! quantizer of a fixed rate with its [`levels`], [`ectcq`] the one with entropy coding: [`prices`] say what a level
+//! costs, [`rans`] makes it bits, [`stream`] is the container.
+#![forbid(unsafe_code)]
+
 mod ectcq;
 mod levels;
 mod paths;
@@ -9,6 +13,7 @@ mod tcq;
 #[cfg(test)]
 mod tests;
 mod ungerboeck;
+
 pub use ectcq::Ectcq;
 pub use levels::Lloyd;
 pub use stream::Stream;

@@ -1,12 +1,14 @@
-//! The search for the best path through the trellis of an Ungerboeck code: Viterbi's algorithm on sixteen paths at once.
+//! The search for the best path through the trellis of an Ungerboeck code: Viterbi's algorithm on sixteen paths at
+//! once.
 //!
 //! A run of [`RUN`] values is sixteen paths: value i belongs to path `i mod 16`, and each starts in state 0 and ends
-//! where it likes. So a step takes sixteen neighbouring values, and every number of the search is a vector of one lane
-//! a path: no lane ever looks at another, and no cost moves from its place. State `s` of a step is reached from
+//! where it likes. So a step takes sixteen neighbouring values, and every number of the search is a vector of one
+//! lane a path: no lane ever looks at another, and no cost moves from its place. State `s` of a step is reached from
 //! `s / 2` and `s / 2 + S / 2`, which are left towards `s` and its neighbour: a butterfly of four additions, two
 //! comparisons and two minima. Which predecessor won is a bit, and the bits of 32 states a word.
 //!
-//! Starting in state 0 instead of any costs 256 states 0.3 % of the error of a path of 512 values and 8 states 0.05 %.
+//! Starting in state 0 instead of any costs some four values of a path what coding them by a scalar quantizer would: with
+//! 512 values a path the error is 0.4 % (8 states) to 0.8 % (256 states) larger than with 4096.
 //!
 //! Costs are float32, added in one order: every instruction set finds the same path.
 #![forbid(unsafe_code)]
@@ -23,7 +25,7 @@ use std::sync::Mutex;
 pub(super) const PATHS: usize = 16;
 /// Values of a run: 4096 steps of sixteen paths.
 pub(super) const RUN: usize = 1 << 16;
-/// Steps between two subtractions of a state's cost from all, which keep float32 exact to 2⁻¹⁶ squared steps.
+/// Steps between two subtractions of a state's cost from all, which keep costs small and the rounding of sums with them.
 const NORMALISE: usize = 32;
 
 /// The cost of a state that no path has reached; unlike infinity it can be subtracted from itself.
@@ -209,8 +211,8 @@ pub(super) fn lower(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
     out
 }
 
-/// The words one bit on, with a 1 at the top where the second cost is lower: the sign of the difference. A comparison that
-/// serves the minimum too would be kept in narrow masks.
+/// The words one bit on, with a 1 at the top where the second cost is lower: the sign of the difference. A
+/// comparison that serves the minimum too would be kept in narrow masks.
 #[inline(always)]
 fn marked(words: Lanes<u32>, a: Lanes<f32>, b: Lanes<f32>) -> Lanes<u32> {
     let mut out = [0; PATHS];

@@ -63,9 +63,9 @@ fn log2(v: f64) -> f64 {
 
 /// The price of a bit in squared steps.
 ///
-/// At high rates the error is D = 0.27 squared steps and falls by `2·ln 2·D = 0.374` a bit. Below a bit, where levels are
-/// few, a higher price saves 0.02 dB with 8 states and 0.04 with 64; from a bit on, prices from 0.37 to 0.45 are equally
-/// good. All measured on a unit Gaussian.
+/// At high rates the error is D = 0.27 squared steps and falls by `2·ln 2·D = 0.374` a bit. Below a bit, where
+/// levels are few, a higher price saves 0.02 dB with 8 states and 0.04 with 64; from a bit on, prices from 0.37 to
+/// 0.45 are equally good. All measured on a unit Gaussian.
 pub(super) fn lambda(rate: f64) -> f64 {
     let lambda = 0.374 * (1.0 + 0.2 / (rate * rate));
     if lambda < 0.6 { lambda } else { 0.6 }

@@ -9,8 +9,8 @@
 //! words      of all runs: 16 bits each
 //! ```
 //!
-//! All numbers are little-endian; a varint has seven bits a byte, the lowest first, and its last byte is below 128. Level
-//! number n of superset `n mod 2` has place `n / 2 + 512`, rounded down.
+//! All numbers are little-endian; a varint has seven bits a byte, the lowest first, and its last byte is below 128.
+//! Level number n of superset `n mod 2` has place `n / 2 + 512`, rounded down.
 #![forbid(unsafe_code)]
 
 use super::paths::RUN;
@@ -49,8 +49,8 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// Reads the head. Its checksum is compared, and nothing is allocated that the number of bytes does not account for:
-    /// a run of 65536 values takes 17 bytes at least.
+    /// Reads the head. Its checksum is compared, and nothing is allocated that the number of bytes does not account
+    /// for: a run of 65536 values takes 17 bytes at least.
     ///
     /// # Errors
     /// The bytes are no such stream, of another version, cut off, longer than they should be, or damaged in the head.
@@ -107,8 +107,8 @@ impl<'a> Stream<'a> {
     /// Writes the values: `step` times the numbers of their levels.
     ///
     /// # Errors
-    /// `out` is not as long as there are values; the words are not what an encoder writes, which shows in the last states
-    /// of the coders (of random changes one in 2⁶⁴ stays hidden); no memory.
+    /// `out` is not as long as there are values; the words are not what an encoder writes, which shows in the last
+    /// states of the coders (of random changes one in 2⁶⁴ stays hidden); no memory.
     pub fn decode(&self, out: &mut [f32]) -> Result<(), Error> {
         if out.len() != self.len {
             let expected = format!("({},), as many as were encoded", self.len);

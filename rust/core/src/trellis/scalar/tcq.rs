@@ -12,14 +12,14 @@ use crate::trellis::{Progress, check, check_values};
 
 /// The classic trellis-coded quantizer: `bits` bits a value choose from `2^(bits + 1)` levels.
 ///
-/// The levels are dealt out to the four subsets of an Ungerboeck code. A value's code is `u + 2i`: the path bit u moves the
-/// code on and names the subset, and i counts the level in it, so that level number `4i + z` is meant. Sixteen paths take
-/// turns, value i belongs to path `i mod 16`, and every [`Tcq::RUN`] values all states are 0 again: a run can be decoded by itself.
-/// Any number of values will do.
+/// The levels are dealt out to the four subsets of an Ungerboeck code. A value's code is `u + 2i`: the path bit u
+/// moves the code on and names the subset, and i counts the level in it, so that level number `4i + z` is meant.
+/// Sixteen paths take turns, value i belongs to path `i mod 16`, and every [`Tcq::RUN`] values all states are 0
+/// again: a run can be decoded by itself. Any number of values will do.
 ///
-/// On a unit Gaussian 8 states reach 5.2, 10.7 and 16.3 dB at 1, 2 and 3 bits, 256 states 5.55, 11.0 and 16.6: half of what
-/// there is between a scalar quantizer (4.4, 9.3 and 14.6 dB) and the rate-distortion bound (6.02 dB a bit), or
-/// two thirds.
+/// On a unit Gaussian 8 states reach 5.2, 10.7 and 16.3 dB at 1, 2 and 3 bits, 256 states 5.5, 11.0 and 16.6: half of
+/// what lies between a scalar quantizer (4.4, 9.3 and 14.6 dB) and the rate-distortion bound (6.02 dB a bit), or
+/// three fifths. Of a thousand values, whose paths are short, the error is 4 to 7 % larger, of 8192 at most 0.8 %.
 ///
 /// Source: M. W. Marcellin, T. R. Fischer, Trellis coded quantization of memoryless and Gauss-Markov sources, IEEE
 /// Trans. Commun. 38, 1990.
@@ -50,11 +50,13 @@ impl Tcq {
     /// Values after which all paths start anew.
     pub const RUN: usize = RUN;
 
-    /// A quantizer of `bits` bits a value (1 to 8), `states` states (a power of two from 4 to 256) and `2^(bits + 1)`
-    /// levels, in ascending order: those that [`Lloyd`](super::Lloyd) trains, or evenly spaced ones for uniform values.
+    /// A quantizer of `bits` bits a value (1 to 8), `states` states (a power of two from 4 to 256) and `2^(bits +
+    /// 1)` levels, in ascending order: those that [`Lloyd`](super::Lloyd) trains, or evenly spaced ones for uniform
+    /// values.
     ///
     /// # Errors
-    /// One of the numbers is outside of its range; another number of levels; levels that are not finite or do not ascend.
+    /// One of the numbers is outside of its range; another number of levels; levels that are not finite or do not
+    /// ascend.
     pub fn new(bits: usize, states: usize, levels: &[f32]) -> Result<Tcq, Error> {
         check("bits", bits, 1, 8)?;
         let machine = Machine::new(states)?;
@@ -112,8 +114,8 @@ impl Tcq {
     /// instruction set nor on the number of threads.
     ///
     /// # Errors
-    /// `importance` or `out` does not fit `x`; NaN or infinity in `x`; an importance that is negative or not finite; no
-    /// memory.
+    /// `importance` or `out` does not fit `x`; NaN or infinity in `x`; an importance that is negative or not finite;
+    /// no memory.
     pub fn encode(
         &self,
         x: &[f32],

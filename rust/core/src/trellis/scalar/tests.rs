@@ -43,7 +43,7 @@ fn decibels(x: &[f32], y: &[f32]) -> f64 {
 
 #[test]
 fn a_gaussian_is_coded_as_well_as_published() {
-    let x = values(1, 1 << 18);
+    let x = values(2, 1 << 18);
     let reference = [
         [5.03, 5.21, 5.28, 5.35, 5.42, 5.51, 5.55],
         [10.56, 10.70, 10.77, 10.85, 10.92, 10.98, 11.02],

@@ -1,20 +1,20 @@
 //! Ungerboeck's rate-1/2 codes of 4 to 256 states.
 //!
-//! The levels of a scalar quantizer are dealt out in ascending order to four *subsets* D0 D1 D2 D3 D0 …, so that levels
-//! of one subset lie four steps apart. A path bit `u` a value moves the code on, and its two output bits
-//! `z = 2·z1 + z0` name the subset. In the feedforward form, with `D` the delay by one value,
+//! The levels of a scalar quantizer are dealt out in ascending order to four *subsets* D0 D1 D2 D3 D0 …, so that
+//! levels of one subset lie four steps apart. A path bit `u` a value moves the code on, and its two output bits `z =
+//! 2·z1 + z0` name the subset. In the feedforward form, with `D` the delay by one value,
 //!
 //! ```text
 //! z0 = h1(D)·u    z1 = h0(D)·u    (mod 2)
 //! ```
 //!
-//! for the parity polynomials h0 and h1 of the systematic code, since `h1·z1 = h0·z0` holds then. The state is the last
-//! path bits, the newest lowest. All h1 lack their first and last term and all h0 have both, so z0 hangs on the state
-//! alone, and of the two branches that leave a state, or enter one, one has z1 = 0 and the other z1 = 1: from a state only
-//! the *superset* A0 = D0 ∪ D2 or A1 = D1 ∪ D3 can be reached.
+//! for the parity polynomials h0 and h1 of the systematic code, since `h1·z1 = h0·z0` holds then. The state is the
+//! last path bits, the newest lowest. All h1 lack their first and last term and all h0 have both, so z0 hangs on the
+//! state alone, and of the two branches that leave a state, or enter one, one has z1 = 0 and the other z1 = 1: from
+//! a state only the *superset* A0 = D0 ∪ D2 or A1 = D1 ∪ D3 can be reached.
 //!
-//! Source: G. Ungerboeck, Channel coding with multilevel/phase signals, IEEE Trans. Inf. Theory 28, 1982, table I (the
-//! codes for amplitude modulation).
+//! Source: G. Ungerboeck, Channel coding with multilevel/phase signals, IEEE Trans. Inf. Theory 28, 1982, table I
+//! (the codes for amplitude modulation).
 #![forbid(unsafe_code)]
 
 use crate::error::Error;
