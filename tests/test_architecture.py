@@ -35,7 +35,7 @@ PYTHON_FLOORS = [
     {"granularity", "machine", "scales", "formats"},
     {"scheme"},
     {"qtensor"},
-    {"ops", "metrics"},
+    {"ops", "metrics", "functions"},
     {"observers", "algorithms"},
     {"nn"},
     {"recipe", "report"},

@@ -55,6 +55,13 @@ SAMPLES = {
     "add": (nn.Add(), [array(3, 4), array(3, 4, seed=1)]),
     "mean_pool": (nn.MeanPool(), [array(2, 3, 4), array(2, 3)]),
     "activation": (nn.Activation("silu"), [array(3, 4)]),
+    "function": (nn.Function("Add", constants={1: array(3, 4)}), [array(2, 3, 4)]),
+    "function-absent": (
+        nn.Function("Clip", constants={2: np.float32(0.5)}, absent=[1]),
+        [array(3, 4)],
+    ),
+    "function-settings": (nn.Function("Transpose", {"perm": [1, 0]}), [array(3, 4)]),
+    "softmax": (nn.Softmax(axis=1), [array(2, 3, 4)]),
     "attention": (attention(), [array(2, 3, 6), array(2, 3)]),
 }
 

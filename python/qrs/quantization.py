@@ -93,7 +93,7 @@ def _reason(layer: Layer, rule: Rule | None) -> str | None:
     if layer.layers():
         return "holds the layers below"
     if not layer.slots:
-        return "has no weight to quantize"
+        return layer.remark
     if rule is None:
         return "no rule matches"
     if rule.weight is None:

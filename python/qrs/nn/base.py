@@ -46,6 +46,8 @@ class Layer(Registered, kind="layer"):
     ----------
     slots : tuple of str
         Class attribute: the fields whose array a recipe may quantize. The default is none.
+    remark : str
+        Why a recipe leaves a layer without slots as it is; what a report says of it.
 
     Examples
     --------
@@ -60,6 +62,11 @@ class Layer(Registered, kind="layer"):
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def remark(self) -> str:
+        """Why a recipe leaves this layer as it is, where it has no slots."""
+        return "has no weight to quantize"
 
     @abstractmethod
     def forward(self, *inputs: Any) -> NDArray[Any]:

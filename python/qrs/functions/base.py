@@ -1,0 +1,57 @@
+"""The table of functions, and how one enters it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import QrsValueError
+
+__all__ = ["TABLE", "Array", "axes_of", "operator"]
+
+Array: TypeAlias = NDArray[Any]
+Compute = TypeVar("Compute", bound=Callable[..., Any])
+
+TABLE: dict[str, Callable[..., Any]] = {}
+
+
+def operator(*names: str) -> Callable[[Compute], Compute]:
+    """Enter a function under the names of its operators.
+
+    Parameters
+    ----------
+    *names : str
+        As ONNX spells them.
+
+    Returns
+    -------
+    callable
+        A decorator that gives the function back as it is.
+    """
+
+    def enter(compute: Compute) -> Compute:
+        for name in names:
+            TABLE[name] = compute
+        return compute
+
+    return enter
+
+
+def axes_of(axes: Array | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Give axes as sorted numbers from 0, all of them where none are named.
+
+    Raises
+    ------
+    QrsValueError
+        When one is out of range or named twice.
+    """
+    if axes is None:
+        return tuple(range(ndim))
+    given = [int(axis) for axis in np.asarray(axes).ravel()]
+    found = sorted({axis + ndim if axis < 0 else axis for axis in given})
+    if len(found) != len(given) or any(not 0 <= axis < ndim for axis in found):
+        raise QrsValueError(f"axes are {given}, expected different ones of -{ndim} to {ndim - 1}")
+    return tuple(found)
