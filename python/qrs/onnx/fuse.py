@@ -1,0 +1,2 @@
+def fused(nodes, outputs):
+    return nodes
