@@ -8,9 +8,9 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import QrsValueError
+from ..errors import QrsTypeError, QrsValueError
 
-__all__ = ["TABLE", "Array", "axes_of", "operator"]
+__all__ = ["TABLE", "Array", "axes_of", "dtype_of", "operator", "saturated_cast"]
 
 Array: TypeAlias = NDArray[Any]
 Compute = TypeVar("Compute", bound=Callable[..., Any])
@@ -38,6 +38,47 @@ def operator(*names: str) -> Callable[[Compute], Compute]:
         return compute
 
     return enter
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Find a dtype by its name, one of `ml_dtypes` among them.
+
+    Raises
+    ------
+    QrsTypeError
+        When nobody knows it, or ``ml_dtypes`` is not installed.
+    """
+    try:
+        return np.dtype(name)
+    except TypeError:
+        pass
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise QrsTypeError(f"arrays of {name} need ml_dtypes: pip install ml_dtypes") from None
+    if not hasattr(ml_dtypes, name):
+        raise QrsTypeError(f"dtype {name!r} is unknown")
+    return np.dtype(getattr(ml_dtypes, name))
+
+
+def saturated_cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Round to a dtype of ``ml_dtypes``; in a float of 8 bits or less what is too large becomes the largest.
+
+    Parameters
+    ----------
+    x : ndarray
+    dtype : numpy.dtype
+
+    Returns
+    -------
+    ndarray of dtype
+    """
+    if dtype.itemsize > 1 or "float" not in dtype.name:
+        return x.astype(dtype)
+    import ml_dtypes
+
+    most = x.dtype.type(float(ml_dtypes.finfo(dtype).max))
+    return np.clip(x, -most, most).astype(dtype)
 
 
 def axes_of(axes: Array | Sequence[int] | None, ndim: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import QrsTypeError, QrsValueError
-from .base import TABLE, Array, operator
+from .base import TABLE, Array, dtype_of, operator, saturated_cast
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -136,7 +136,7 @@ def _clip(x: Array, least: Array | None = None, most: Array | None = None) -> Ar
 @operator("Cast")
 def _cast(x: Array, to: str) -> Array:
     """To a dtype that NumPy has; a float goes to an integer by way of the wide ones, so that it wraps."""
-    dtype = np.dtype(to)
+    dtype = dtype_of(to)
     if dtype.kind in "iu" and x.dtype.kind == "f" and dtype.itemsize < 8:
         return x.astype(np.int64).astype(dtype)
     return x.astype(dtype)
@@ -144,7 +144,9 @@ def _cast(x: Array, to: str) -> Array:
 
 @operator("CastLike")
 def _cast_like(x: Array, like: Array) -> Array:
-    return _cast(x, str(like.dtype))
+    if like.dtype.isbuiltin == 1:
+        return _cast(x, str(like.dtype))
+    return saturated_cast(x, like.dtype)
 
 
 # ---- activations
@@ -262,5 +264,8 @@ def _gemm(
 def _einsum(*inputs: Array, equation: str) -> Array:
     if len(inputs) != len(equation.split("->")[0].split(",")):
         raise QrsValueError(f"equation is {equation!r} for {len(inputs)} inputs")
+    if inputs[0].dtype.kind == "V":  # bfloat16
+        wide = _einsum(*(x.astype(np.float32) for x in inputs), equation=equation)
+        return wide.astype(inputs[0].dtype)
     # The best order of many operands is searched for; of two there is but one.
     return np.asarray(np.einsum(equation.replace(" ", ""), *inputs, optimize=len(inputs) > 2))

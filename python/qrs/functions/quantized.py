@@ -12,36 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import QrsTypeError, QrsValueError
-from .base import Array, operator
+from .base import Array, dtype_of, operator, saturated_cast
 from .windows import Window, conv_integer
 
-__all__ = ["dtype_of"]
+__all__: list[str] = []
 
 _RANGES = {
     **{f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (2, 4, 8, 16, 32)},
     **{f"uint{bits}": (0, (1 << bits) - 1) for bits in (2, 4, 8, 16, 32)},
 }
-
-
-def dtype_of(name: str) -> np.dtype[Any]:
-    """Find a dtype by its name, one of `ml_dtypes` among them.
-
-    Raises
-    ------
-    QrsTypeError
-        When nobody knows it, or ``ml_dtypes`` is not installed.
-    """
-    try:
-        return np.dtype(name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise QrsTypeError(f"arrays of {name} need ml_dtypes: pip install ml_dtypes") from None
-    if not hasattr(ml_dtypes, name):
-        raise QrsTypeError(f"dtype {name!r} is unknown")
-    return np.dtype(getattr(ml_dtypes, name))
 
 
 def _spread(values: Array, x: Array, axis: int, block_size: int) -> Array:
@@ -83,14 +62,11 @@ def _quantize_linear(
     else:
         y = x.astype(np.float32) / step.astype(np.float32)
     if dtype.name in _RANGES:
-        offset = 0 if zero_point is None else _spread(zero_point, x, axis, block_size).astype(np.float64)
+        offset = 0.0 if zero_point is None else _spread(zero_point, x, axis, block_size).astype(np.float64)
         return _saturated(y, offset, dtype)
-    if not saturate:
-        return y.astype(dtype)
-    import ml_dtypes
-
-    most = float(ml_dtypes.finfo(dtype).max)
-    return np.clip(y, -most, most).astype(dtype)
+    if dtype.name.startswith(("float4", "float6")) and zero_point is not None:
+        y = y + _spread(zero_point, x, axis, block_size).astype(np.float32)
+    return saturated_cast(y, dtype) if saturate else y.astype(dtype)
 
 
 @operator("DequantizeLinear")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,15 @@ def _reduction(reduce: Callable[[Array, tuple[int, ...]], Array]) -> Callable[..
     return compute
 
 
+def _end(dtype: np.dtype[Any], sign: int) -> Any:
+    """What the largest (sign -1) or smallest (sign 1) of no elements is."""
+    if dtype.kind == "b":
+        return sign > 0
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).max if sign > 0 else np.iinfo(dtype).min
+    return sign * np.inf
+
+
 def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
     peak = np.max(x, axis=axes, keepdims=True, initial=-np.inf)
     safe = np.where(np.isfinite(peak), peak, x.dtype.type(0))
@@ -40,9 +50,9 @@ TABLE.update(
         "ReduceL2": _reduction(lambda x, axes: np.sqrt(np.sum(np.square(x), axis=axes))),
         "ReduceLogSum": _reduction(lambda x, axes: np.log(np.sum(x, axis=axes))),
         "ReduceLogSumExp": _reduction(_log_sum_exp),
-        "ReduceMax": _reduction(lambda x, axes: np.max(x, axis=axes)),
+        "ReduceMax": _reduction(lambda x, axes: np.max(x, axis=axes, initial=_end(x.dtype, -1))),
         "ReduceMean": _reduction(lambda x, axes: np.mean(x, axis=axes)),
-        "ReduceMin": _reduction(lambda x, axes: np.min(x, axis=axes)),
+        "ReduceMin": _reduction(lambda x, axes: np.min(x, axis=axes, initial=_end(x.dtype, 1))),
         "ReduceProd": _reduction(lambda x, axes: np.prod(x, axis=axes)),
         "ReduceSum": _reduction(lambda x, axes: np.sum(x, axis=axes)),
         "ReduceSumSquare": _reduction(lambda x, axes: np.sum(np.square(x), axis=axes)),

@@ -112,7 +112,10 @@ class Function(Layer, id="function"):
         QrsValueError
             When the operator refuses its inputs; the message tells their dtypes and shapes.
         """
-        given = placed(inputs, self.constants, self.absent)
+        given = [
+            x if isinstance(x, tuple) or x is None else np.asarray(x)
+            for x in placed(inputs, self.constants, self.absent)
+        ]
         try:
             with quiet():
                 result = TABLE[self.op](*given, **self.settings)
@@ -123,7 +126,7 @@ class Function(Layer, id="function"):
             raise QrsValueError(
                 f"{self.op} of ({shown}) with {quote(dict(self.settings))}: {error}"
             ) from error
-        return result if isinstance(result, tuple) else np.asarray(result)
+        return result if isinstance(result, list | tuple) else np.asarray(result)
 
     def arrays(self) -> dict[str, Any]:
         """Return the constants as ``input`` with their place.
@@ -208,8 +211,7 @@ def placed(inputs: Sequence[Any], constants: Mapping[int, NDArray[Any]], absent:
         elif i in absent:
             given.append(None)
         else:
-            value = next(free, None)
-            given.append(value if isinstance(value, tuple) or value is None else np.asarray(value))
+            given.append(next(free, None))
     return given
 
 

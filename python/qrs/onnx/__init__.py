@@ -5,10 +5,12 @@ The ``onnx`` package is loaded when a file is, not before: ``pip install 'qrs[on
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FormatError, QrsError
-from ..model import Model
+from ..model import Model, Node
 from ..nn.function import Function
 from . import products
 from .fallback import OnnxOperator
@@ -61,12 +63,32 @@ def load(source: Any) -> Model:
     builder = Builder(graph)
     for operation in graph.operations:
         builder.add(operation)
-    nodes = builder.nodes
     for output, dtype in graph.outputs.items():
         if output in builder.constants:
             constant = Function("Identity", constants={0: builder.constants[output]})
             builder.node(constant, [], output, f"{output}.constant")
+    nodes = _narrowed(builder.nodes, graph.outputs, builder.is_widened)
     try:
-        return Model(fused(nodes, list(graph.outputs)), graph.inputs, list(graph.outputs))
+        outputs = list(graph.outputs)
+        return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
     except QrsError as error:
         raise FormatError(f"the graph of the model: {error}") from error
+
+
+def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str], is_widened: bool) -> list[Node]:
+    """Give out the narrow floats that the file declares, where values may have become float32 on the way.
+
+    Products do that to both kinds, NumPy to bfloat16 that meets float32.
+    """
+    kinds = ("float16", "bfloat16") if is_widened else ("bfloat16",)
+    narrow = {name: dtype for name, dtype in outputs.items() if dtype in kinds}
+    wide = {n.output: f"{n.output}.float32" for n in nodes if n.output in narrow}
+    renamed = [
+        replace(n, inputs=[wide.get(i, i) for i in n.inputs], output=wide.get(n.output, n.output))
+        for n in nodes
+    ]
+    casts = [
+        Node(f"{name}.{narrow[name]}", Function("Cast", {"to": narrow[name]}), [value], name)
+        for name, value in wide.items()
+    ]
+    return [*renamed, *casts]

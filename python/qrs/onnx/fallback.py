@@ -124,7 +124,8 @@ class OnnxOperator(Layer, id="onnx_operator"):
         feeds = {name: x for name, x in zip(names, given, strict=False) if name and x is not None}
         try:
             # The evaluator asks for writable arrays in places.
-            outputs = evaluator.run(None, {name: np.array(x) for name, x in feeds.items()})
+            writable = {name: x if isinstance(x, list) else np.array(x) for name, x in feeds.items()}
+            outputs = evaluator.run(None, writable)
         except QrsError:
             raise
         except Exception as error:

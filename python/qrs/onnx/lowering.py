@@ -76,6 +76,7 @@ class Builder:
         self.nodes: list[Node] = []
         self._names: set[str] = set()
         self._turned: dict[str, Array] = {}
+        self.is_widened = False
 
     def add(self, operation: Operation) -> None:
         """Lower one operation, or compute it where all that it reads is constant.
@@ -206,7 +207,10 @@ class Builder:
         array = self.constants.get(name)
         if array is None or array.ndim != ndim or not array.size:
             return None
-        return array if array.dtype.name in ("float32", "float16", "bfloat16") else None
+        if array.dtype.name not in ("float32", "float16", "bfloat16"):
+            return None
+        self.is_widened |= array.dtype.name != "float32"
+        return array
 
     def _bound(self, inputs: Sequence[str | Array]) -> tuple[list[str], dict[int, Array], list[int]]:
         """Tell inputs that are read, those that are constant and those that are absent apart."""
@@ -293,7 +297,7 @@ def _settings(operation: Operation) -> dict[str, Any] | None:
 def _is_plain(name: str) -> bool:
     """Say whether a dtype is one of NumPy's own numbers: conversions between those have one meaning."""
     try:
-        return np.dtype(name).kind in "biuf"
+        return np.dtype(name).isbuiltin == 1 and np.dtype(name).kind in "biuf"
     except TypeError:
         return False
 
