@@ -74,7 +74,7 @@ def test_conformance(name):
 
 def test_every_registered_layer_has_a_sample():
     tested = {layer.id for layer, _ in SAMPLES.values()}
-    assert tested == {i for i in nn.Layer.ids() if nn.Layer.by_id(i).__module__.startswith("qrs.")}
+    assert tested == {i for i in nn.Layer.ids() if nn.Layer.by_id(i).__module__.startswith("qrs.nn.")}
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0)])

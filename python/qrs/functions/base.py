@@ -77,7 +77,8 @@ def saturated_cast(x: Array, dtype: np.dtype[Any]) -> Array:
         return x.astype(dtype)
     import ml_dtypes
 
-    most = x.dtype.type(float(ml_dtypes.finfo(dtype).max))
+    limits: Any = ml_dtypes.finfo
+    most = x.dtype.type(float(limits(dtype).max))
     return np.clip(x, -most, most).astype(dtype)
 
 

@@ -29,7 +29,7 @@ def _reduction(reduce: Callable[[Array, tuple[int, ...]], Array]) -> Callable[..
 
 
 def _end(dtype: np.dtype[Any], sign: int) -> Any:
-    """What the largest (sign -1) or smallest (sign 1) of no elements is."""
+    """Give what the largest (sign -1) or smallest (sign 1) of no elements is."""
     if dtype.kind == "b":
         return sign > 0
     if dtype.kind in "iu":

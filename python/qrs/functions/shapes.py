@@ -128,7 +128,7 @@ def _pad(
     around = [(max(a, 0), max(b, 0)) for a, b in around]
     if mode == "constant":
         return np.pad(y, around, constant_values=x.dtype.type(0) if value is None else value.reshape(()))
-    return np.pad(y, around, mode=mode)  # type: ignore[call-overload, no-any-return]
+    return np.pad(y, around, mode=mode)  # type: ignore[call-overload]
 
 
 @operator("Split")
@@ -148,7 +148,8 @@ def _split(
 
 @operator("Range")
 def _range(start: Array, limit: Array, delta: Array) -> Array:
-    return np.arange(start.reshape(()), limit.reshape(()), delta.reshape(()), dtype=start.dtype)
+    first, end, step = (x.reshape(()).item() for x in (start, limit, delta))
+    return np.arange(first, end, step, dtype=start.dtype)
 
 
 @operator("ConstantOfShape")
@@ -158,7 +159,8 @@ def _constant_of_shape(shape: Array, value: float = 0.0, dtype: str = "float32")
 
 @operator("EyeLike")
 def _eye_like(x: Array, k: int = 0, dtype: str | None = None) -> Array:
-    return np.eye(*x.shape, k=k, dtype=np.dtype(dtype) if dtype else x.dtype)
+    rows, columns = x.shape
+    return np.eye(rows, columns, k, dtype=np.dtype(dtype) if dtype else x.dtype)
 
 
 @operator("Trilu")
@@ -201,7 +203,7 @@ def _scatter_elements(
     x: Array, indices: Array, updates: Array, axis: int = 0, reduction: str = "none"
 ) -> Array:
     y = x.copy()
-    at = list(np.indices(indices.shape, sparse=True))
+    at: list[Array] = list(np.indices(indices.shape, sparse=True))
     at[axis] = indices
     return _scattered(y, tuple(at), updates, reduction)
 

@@ -24,11 +24,11 @@ __all__ = ["OnnxOperator", "load", "products"]
 def load(source: Any) -> Model:
     """Read an ONNX model.
 
-    Matrix products, convolutions, tables, layer normalisation and softmax become layers of `qrs.nn`, with bias,
-    batch normalisation and activation folded in; a recipe quantizes them by the names of their nodes. Other
-    operators are computed by NumPy (`qrs.nn.Function`), and those that qrs does not know by the evaluator of
-    the onnx package (`OnnxOperator`), which a report says. What depends on constants alone is computed here,
-    once.
+    Matrix products, convolutions, tables, layer normalisation and softmax become layers of `qrs.nn`, with
+    bias, batch normalisation and activation folded in; a recipe quantizes them by the names of their nodes.
+    Other operators are computed by NumPy (`qrs.nn.Function`), and those that qrs does not know by the
+    evaluator of the onnx package (`OnnxOperator`), which a report says. What depends on constants alone is
+    computed here, once.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def load(source: Any) -> Model:
     Returns
     -------
     Model
-        Its inputs and outputs have the names they have in the file. Products compute in float32, also those of
-        narrower floats.
+        Its inputs and outputs have the names they have in the file. Products compute in float32, also those
+        of narrower floats.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def load(source: Any) -> Model:
     builder = Builder(graph)
     for operation in graph.operations:
         builder.add(operation)
-    for output, dtype in graph.outputs.items():
+    for output in graph.outputs:
         if output in builder.constants:
             constant = Function("Identity", constants={0: builder.constants[output]})
             builder.node(constant, [], output, f"{output}.constant")

@@ -1,4 +1,4 @@
-"""The layer for operators that qrs has no function for: one node, run by the evaluator of the onnx package."""
+"""The layer for operators that qrs does not know: one node, run by the evaluator of the onnx package."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class OnnxOperator(Layer, id="onnx_operator"):
     opsets : mapping of str to int
         Versions of the operator sets, by domain.
     constants : mapping of int to ndarray
-        Inputs that never change, by their place: those of the node first, then what its inner graphs take from
-        outside.
+        Inputs that never change, by their place: those of the node first, then what its inner graphs take
+        from outside.
     absent : sequence of int
         Places of optional inputs that are left out.
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,11 @@ def fused(nodes: Sequence[Node], outputs: Sequence[str], is_double: bool = False
                 _gelu(net, node)
                 _silu(net, node)
                 _layer_norm(net, node)
-    for node in list(nodes):
-        # Several readers may follow one after the other: normalisation, then activation.
-        while (product := net.nodes.get(node.output)) and _absorb(net, product):
-            node = net.last
+    for node in nodes:
+        # One reader may follow the other: normalisation, then activation.
+        product: Node | None = net.nodes.get(node.output)
+        while product is not None:
+            product = _absorb(net, product)
     return list(net.nodes.values())
 
 
@@ -68,27 +69,26 @@ class _Net:
         self.nodes = {node.output: node for node in nodes}
         self.readers: dict[str, list[Node]] = {}
         self.outputs = set(outputs)
-        self.last = nodes[-1] if nodes else None
         for node in nodes:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
 
     def reader(self, value: str) -> Node | None:
-        """The one node that reads a value, if there is but one."""
+        """Find the one node that reads a value, if there is but one."""
         found = self.readers.get(value, [])
         return found[0] if len(found) == 1 and value not in self.outputs else None
 
     def function(self, value: str, *ops: str) -> Node | None:
-        """The node that writes a value, if it is a function of these operators."""
+        """Find the node that writes a value, if it is a function of these operators."""
         node = self.nodes.get(value)
         return node if node is not None and _op(node) in ops else None
 
     def next(self, value: str, *ops: str) -> Node | None:
-        """The one node that reads a value, if it is a function of these operators."""
+        """Find the one node that reads a value, if it is a function of these operators."""
         node = self.reader(value)
         return node if node is not None and _op(node) in ops else None
 
-    def put(self, layer: Layer, inputs: Sequence[str], name: str, gone: Sequence[Node]) -> None:
+    def put(self, layer: Layer, inputs: Sequence[str], name: str, gone: Sequence[Node]) -> Node:
         """Write what the last of these nodes wrote with a layer; nodes that nobody reads then go."""
         target = gone[-1]
         for node in gone:
@@ -100,15 +100,15 @@ class _Net:
             self.readers.setdefault(value, []).append(node)
         for old in gone[:-1]:
             self.nodes.pop(old.output, None)
-        self.last = node
+        return node
 
 
 def _op(node: Node) -> str:
     return node.layer.op if isinstance(node.layer, Function) else ""
 
 
-def _constant(node: Node | None) -> NDArray[np.generic] | None:
-    """The constant of a function of two inputs, one of which changes."""
+def _constant(node: Node | None) -> NDArray[Any] | None:
+    """Give the constant of a function of two inputs, one of which changes."""
     layer = None if node is None else node.layer
     if not isinstance(layer, Function) or len(layer.constants) != 1 or node is None or len(node.inputs) != 1:
         return None
@@ -117,7 +117,7 @@ def _constant(node: Node | None) -> NDArray[np.generic] | None:
 
 
 def _number(node: Node | None) -> float:
-    """The constant of a function as a number; NaN where it is none."""
+    """Give the constant of a function as a number; NaN where it is none."""
     value = _constant(node)
     return float(value.reshape(())) if value is not None and value.size == 1 and value.ndim < 2 else math.nan
 
@@ -135,19 +135,16 @@ def _near(x: float, y: float) -> bool:
 # ---- into a product
 
 
-def _absorb(net: _Net, node: Node) -> bool:
-    """Let a product do what the one node that reads it does; say whether there was something."""
+def _absorb(net: _Net, node: Node) -> Node | None:
+    """Let a product do what the one node that reads it does; give the new product where it can."""
     layer = node.layer
     if not isinstance(layer, Linear | Conv2d) or layer.activation is not None:
-        return False
+        return None
     reader = net.reader(node.output)
     if reader is None:
-        return False
+        return None
     new = _activated(layer, reader) or _shifted(layer, reader) or _normalised(layer, reader)
-    if new is None:
-        return False
-    net.put(new, node.inputs, node.name, [node, reader])
-    return True
+    return None if new is None else net.put(new, node.inputs, node.name, [node, reader])
 
 
 def _activated(layer: Linear | Conv2d, reader: Node) -> Layer | None:
@@ -199,7 +196,9 @@ def _normalised(layer: Linear | Conv2d, reader: Node) -> Layer | None:
     return _scaled(layer, factor, bias - mean * factor)
 
 
-def _scaled(layer: Linear | Conv2d, factor: NDArray[np.floating], shift: NDArray[np.floating]) -> Layer | None:
+def _scaled(
+    layer: Linear | Conv2d, factor: NDArray[np.floating], shift: NDArray[np.floating]
+) -> Layer | None:
     """Multiply each output of a product by a number and add another."""
     if isinstance(layer.weight, QTensor):
         return None

@@ -1,7 +1,7 @@
 """From operations of ONNX to nodes of a model: the table of lowerings, and what holds for all of them.
 
-A family of operators that has layers of its own enters the table (:func:`lowering`); any other operator becomes
-an :class:`~qrs.nn.Function` where there is one of its name, and else an
+A family of operators that has layers of its own enters the table (:func:`lowering`); any other operator
+becomes an :class:`~qrs.nn.Function` where there is one of its name, and else an
 :class:`~qrs.onnx.fallback.OnnxOperator`.
 """
 
@@ -33,7 +33,14 @@ Lowering: TypeAlias = "Callable[[Operation, Builder], bool]"
 LOWERINGS: dict[str, Lowering] = {}
 # Elements up to which what is constant is computed while loading: 64 MiB of float32.
 _FOLDED = 1 << 24
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
 # Attributes whose number names an element type.
 _DTYPES = {"to", "dtype", "output_dtype", "precision"}
 # Attributes that became inputs, and the version from which on they are.
@@ -193,7 +200,7 @@ class Builder:
         return self._turned[name]
 
     def weight(self, name: str, ndim: int) -> Array | None:
-        """Give a constant that can be a layer's weight: floats of at most 32 bits, of so many axes, not empty.
+        """Give a constant that can be a layer's weight: floats of at most 32 bits, of so many axes.
 
         Parameters
         ----------

@@ -108,7 +108,7 @@ class _Moves:
 
 
 def _conv1d(builder: Builder, operation: Operation, value: str, layer: Conv2d) -> None:
-    """A convolution of lines is one of images of height one."""
+    """Convolve lines as images of height one."""
     output, name, axis = operation.outputs[0], operation.name, np.array([2], np.int64)
     builder.node(Function("Unsqueeze", constants={1: axis}), [value], f"{output}.image", f"{name}.image")
     builder.node(layer, [f"{output}.image"], f"{output}.rows", name)

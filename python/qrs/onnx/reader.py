@@ -61,7 +61,7 @@ def _parsed(name: str) -> Any:
         raise FormatError(f"{name}: not a plain file, expected an ONNX model")
     if size > _LARGEST:
         raise FormatError(
-            f"{name}: {size} bytes, a model holds at most {_LARGEST}; save it with its tensors as external data"
+            f"{name}: {size} bytes, a model holds at most {_LARGEST}; save its tensors as external data"
         )
     with open(name, "rb") as file:
         data = file.read()
@@ -132,7 +132,8 @@ def _operation(node: Any, folder: str | None, opsets: Mapping[str, int]) -> Oper
     what = f"node {quote(name)} ({node.op_type})"
     if node.domain not in _STANDARD:
         raise FormatError(
-            f"{what}: domain {quote(node.domain)} is not standard ONNX; export without operators of one runtime"
+            f"{what}: domain {quote(node.domain)} is not standard ONNX; "
+            f"export the model without operators of one runtime"
         )
     if not first:
         raise FormatError(f"{what} has no outputs")

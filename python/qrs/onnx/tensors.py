@@ -135,7 +135,8 @@ def _external(tensor: Any, shape: tuple[int, ...], folder: str | None, what: str
     if element in _BITS or dtype.itemsize * math.prod(shape) != length:
         copy = package().TensorProto(data_type=tensor.data_type, dims=shape, raw_data=mapped.tobytes())
         return _parsed(copy, what)
-    return np.asarray(mapped).view(dtype.newbyteorder("<")).reshape(shape)
+    array: NDArray[Any] = np.asarray(mapped).view(dtype.newbyteorder("<")).reshape(shape)
+    return array
 
 
 def _number(entries: Mapping[str, str], key: str, default: int, what: str) -> int:
