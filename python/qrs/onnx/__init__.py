@@ -52,8 +52,7 @@ def load(source: Any) -> Model:
 
     Examples
     --------
-    >>> import numpy as np, pytest, qrs
-    >>> onnx = pytest.importorskip("onnx")
+    >>> import numpy as np, onnx, qrs
     >>> text = 'g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 0, 0, 2}> { y = MatMul(x, w) }'
     >>> model = qrs.onnx.load(onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text))
     >>> model.run({"x": np.float32([[3, 4]])})["y"], model.layers

@@ -46,8 +46,7 @@ class OnnxOperator(Layer, id="onnx_operator"):
 
     Examples
     --------
-    >>> import base64, numpy as np, pytest
-    >>> onnx = pytest.importorskip("onnx")
+    >>> import base64, numpy as np, onnx
     >>> node = onnx.helper.make_node("Hardmax", ["x"], ["y"]).SerializeToString()
     >>> layer = OnnxOperator("Hardmax", base64.b64encode(node).decode(), {"": 13})
     >>> layer(np.float32([[1, 3, 2]]))
