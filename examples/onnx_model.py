@@ -3,7 +3,7 @@
     python examples/onnx_model.py model.onnx batches.npz --recipe w8a8-static --output model.qrs
 
 ``batches.npz`` holds one array for each input of the model, samples along the first axis. Without arguments
-a small network of random weights is built and quantized, to see what comes out. Needs the extra ``qrs[onnx]``.
+a small network of random weights is built and quantized, to see what comes out. It needs ``qrs[onnx]``.
 """
 
 import argparse

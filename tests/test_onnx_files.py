@@ -102,11 +102,25 @@ def test_bad_models_name_the_node_or_the_field(name):
     assert time.perf_counter() - start < 5  # one second, on a machine with nothing else to do
 
 
-def test_a_huge_constant_is_not_computed_while_loading():
-    shape = numpy_helper.from_array(np.array([1 << 20, 1 << 10], np.int64), "shape")
-    nodes = [node("ConstantOfShape", ["shape"], ["c"]), node("Add", ["x", "c"], ["y"])]
-    loaded = qrs.onnx.load(model(nodes, [shape]))
-    assert [layer.op for layer in loaded.layers.values()] == ["ConstantOfShape", "Add"]
+LARGE = {
+    "ConstantOfShape": [[1 << 20, 1 << 10]],
+    "Expand": [[1.0], [1 << 20, 1 << 10]],
+    "Tile": [[1.0], [1 << 30]],
+    "Pad": [[1.0], [0, 1 << 30]],
+    "Range": [0, 1 << 30, 1],
+    "OneHot": [[1, 2], 1 << 29, [0.0, 1.0]],
+    "Add": [np.zeros((1 << 15, 1)), np.zeros((1, 1 << 15))],
+    "Gather": [np.zeros((2, 1 << 15)), np.zeros(1 << 15, np.int64)],
+    "MatMul": [np.zeros((1 << 15, 1)), np.zeros((1, 1 << 15))],
+}
+
+
+@pytest.mark.parametrize("op", LARGE)
+def test_a_huge_constant_is_not_computed_while_loading(op):
+    names = [f"c{i}" for i in range(len(LARGE[op]))]
+    constants = [numpy_helper.from_array(np.asarray(a), n) for n, a in zip(names, LARGE[op], strict=True)]
+    loaded = qrs.onnx.load(model([node(op, names, ["c"]), node("Add", ["x", "c"], ["y"])], constants))
+    assert [layer.op for layer in loaded.layers.values()] == [op, "Add"]
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])

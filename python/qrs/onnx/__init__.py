@@ -9,16 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import FormatError, QrsError
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import container
+from ..errors import FormatError, QrsError, QrsValueError, expect, quote
 from ..model import Model, Node
 from ..nn.function import Function
-from . import products
+from . import layers, products
 from .fallback import OnnxOperator
 from .fuse import fused
 from .lowering import Builder
 from .reader import read
+from .writer import Writer
 
-__all__ = ["OnnxOperator", "load", "products"]
+__all__ = ["OnnxOperator", "layers", "load", "products", "save"]
+
+_LARGEST = (1 << 31) - 1
 
 
 def load(source: Any) -> Model:
@@ -72,6 +79,57 @@ def load(source: Any) -> Model:
         return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
     except QrsError as error:
         raise FormatError(f"the graph of the model: {error}") from error
+
+
+def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | None = None) -> None:
+    """Write a model as an ONNX file that any runtime reads, by standard operators alone.
+
+    A quantized weight is stored as its codes before a ``DequantizeLinear``, a quantized input goes through
+    ``QuantizeLinear`` (or ``DynamicQuantizeLinear``) and ``DequantizeLinear``; a runtime may fuse them into
+    products of integers. The file has version 18 of the operators, or the lowest above it that its codes need.
+
+    Parameters
+    ----------
+    model : Model
+        Of layers that ONNX can express: those that `load` gives, quantized to integers, per tensor, channel or
+        group, with static inputs or dynamic ones per tensor.
+    path : str, bytes or os.PathLike
+        Appears complete or not at all.
+    example : mapping of str to array_like, optional
+        Inputs as `Model.run` takes them; the file declares their dtypes and numbers of axes. Without it, an
+        input that an `Embedding` reads is int64 and any other float32, of any shape.
+
+    Raises
+    ------
+    QrsError
+        When the onnx package is not installed.
+    QrsValueError
+        When a layer cannot be written (it is named), or the file would have more than 2 GiB.
+    OSError
+        When the file cannot be written; a former file stays as it was.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, qrs
+    >>> model = qrs.Model.chain({"head": qrs.nn.Linear(np.eye(2, dtype=np.float32))})
+    >>> small, _ = qrs.quantize_model(model, qrs.Recipe.preset("w8a16"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     qrs.onnx.save(small, os.path.join(folder, "small.onnx"))
+    ...     qrs.onnx.load(os.path.join(folder, "small.onnx")).run({"x": np.float32([[3, 4]])})
+    {'y': array([[3., 4.]], dtype=float32)}
+    """
+    expect(model, Model, "model")
+    given = {name: np.asarray(value) for name, value in (example or {}).items()}
+    unknown = [name for name in given if name not in model.inputs]
+    if unknown:
+        raise QrsValueError(f"example names {quote(unknown)}, the model takes {quote(list(model.inputs))}")
+    writer = Writer(model)
+    for node in model.nodes:
+        writer.add(node)
+    if sum(tensor.ByteSize() for tensor in writer.tensors) > _LARGEST:
+        raise QrsValueError(f"the weights take more than the {_LARGEST} bytes that an ONNX file holds")
+    data = writer.proto(given).SerializeToString()
+    container.replace_file(container.file_name(path), lambda file: file.write(data))
 
 
 def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str], is_widened: bool) -> list[Node]:

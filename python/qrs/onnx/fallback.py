@@ -131,15 +131,32 @@ class OnnxOperator(Layer, id="onnx_operator"):
             raise QrsValueError(f"{self.op}: the evaluator of the onnx package failed: {error}") from error
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
-    @cached_property
-    def _evaluator(self) -> tuple[list[str], Any]:
-        """The names that a run takes, in order, and the evaluator of a model that is this node alone."""
-        onnx, helper = package(), package("onnx.helper")
-        node = onnx.NodeProto()
+    def proto(self) -> Any:
+        """Give the node.
+
+        Returns
+        -------
+        onnx.NodeProto
+            A new one.
+
+        Raises
+        ------
+        QrsError
+            When the onnx package is missing.
+        QrsValueError
+            When the node is damaged.
+        """
+        node = package().NodeProto()
         try:
             node.ParseFromString(base64.b64decode(self.node, validate=True))
         except (binascii.Error, package("google.protobuf.message").DecodeError) as error:
             raise QrsValueError(f"node of {self.op} is damaged: {error}") from error
+        return node
+
+    @cached_property
+    def _evaluator(self) -> tuple[list[str], Any]:
+        """The names that a run takes, in order, and the evaluator of a model that is this node alone."""
+        helper, node = package("onnx.helper"), self.proto()
         names = [*node.input, *outer_names(node)]
         kind = onnx.TypeProto()
         inputs = [helper.make_value_info(name, kind) for name in dict.fromkeys(names) if name]

@@ -169,7 +169,7 @@ class Builder:
         if operation.op == "Split" and "split" in settings:
             inputs.append(np.array(settings.pop("split"), np.int64))
         elif operation.op == "Split" and len(operation.inputs) < 2:
-            settings.setdefault("num_outputs", len(operation.outputs))
+            settings["num_outputs"] = len(operation.outputs)
         self.function(operation, settings, inputs)
 
     def fallback(self, operation: Operation) -> None:
@@ -258,27 +258,32 @@ class Builder:
         if operation.op in _RANDOM or any(a.HasField("g") or a.graphs for a in operation.proto.attribute):
             return False
         given = [self.constants[name] for name in operation.inputs if name]
-        return _result_size(operation.op, given) <= _FOLDED
+        return _result_size(operation, given) <= _FOLDED
 
 
-def _result_size(op: str, given: Sequence[Array]) -> float:
-    """Bound the number of elements that an operator gives, before it is run."""
-    numbers = [math.prod(int(n) for n in array.ravel()) for array in given if _is_shape(array)]
+def _result_size(operation: Operation, given: Sequence[Array]) -> float:
+    """Bound the number of elements that an operation gives, before it is run."""
+    op, sizes = operation.op, [max(x.size, 1) for x in given]
+    if op not in TABLE or "pads" in operation.attributes:
+        return math.inf
     if op == "Range":
         start, limit, delta = (float(x.reshape(())) for x in given)
         return abs((limit - start) / delta) if delta else math.inf
-    if op in ("ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "OneHot", "Upsample"):
-        return max([1.0, *(abs(n) for n in numbers)]) * max([1, *(x.size for x in given if not _is_shape(x))])
-    if op in ("MatMul", "Gemm", "Einsum") or op not in TABLE:
-        return math.prod(max(x.size, 1) for x in given)
+    if op == "Pad":
+        most: int = max((abs(int(n)) for n in given[1].ravel()), default=0)
+        return float(math.prod(n + 2 * most for n in given[0].shape))
+    if op in ("ConstantOfShape", "Expand", "Tile"):
+        return math.prod(max(abs(int(n)), 1) for n in given[-1].ravel()) * (
+            1 if len(given) == 1 else sizes[0]
+        )
+    if op == "OneHot":
+        return sizes[0] * abs(float(given[1].reshape(-1)[0]))
+    if op in ("MatMul", "Gemm", "Einsum", "Gather", "GatherND"):
+        return float(math.prod(sizes))
     try:
         return math.prod(np.broadcast_shapes(*(x.shape for x in given)))
     except ValueError:
-        return sum(x.size for x in given)
-
-
-def _is_shape(array: Array) -> bool:
-    return array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= 64
+        return sum(sizes)
 
 
 def _settings(operation: Operation) -> dict[str, Any] | None:
