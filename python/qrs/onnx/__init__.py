@@ -86,13 +86,14 @@ def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | 
 
     A quantized weight is stored as its codes before a ``DequantizeLinear``, a quantized input goes through
     ``QuantizeLinear`` (or ``DynamicQuantizeLinear``) and ``DequantizeLinear``; a runtime may fuse them into
-    products of integers. The file has version 18 of the operators, or the lowest above it that its codes need.
+    products of integers, and `load` does. The file has version 18 of the operators, or the lowest above it
+    that its codes need.
 
     Parameters
     ----------
     model : Model
-        Of layers that ONNX can express: those that `load` gives, quantized to integers, per tensor, channel or
-        group, with static inputs or dynamic ones per tensor.
+        Of layers that ONNX can express: those that `load` gives, quantized to integers, per tensor, channel
+        or group, with static inputs or dynamic ones per tensor.
     path : str, bytes or os.PathLike
         Appears complete or not at all.
     example : mapping of str to array_like, optional

@@ -6,6 +6,7 @@ model gives out, is never fused away.
 
 from __future__ import annotations
 
+import graphlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,10 @@ from ..nn.conv import Conv2d
 from ..nn.function import Function
 from ..nn.linear import Linear
 from ..nn.norm import LayerNorm
+from ..ops import Dynamic, Static
 from ..qtensor import QTensor
+from ..scheme import QParams, Scheme
+from .codes import scheme_of
 
 __all__ = ["fused"]
 
@@ -55,11 +59,13 @@ def fused(nodes: Sequence[Node], outputs: Sequence[str], is_double: bool = False
                 _silu(net, node)
                 _layer_norm(net, node)
     for node in nodes:
+        _codes(net, net.nodes.get(node.output))
+    for node in nodes:
         # One reader may follow the other: normalisation, then activation.
         product: Node | None = net.nodes.get(node.output)
         while product is not None:
             product = _absorb(net, product)
-    return list(net.nodes.values())
+    return net.read()
 
 
 class _Net:
@@ -72,6 +78,15 @@ class _Net:
         for node in nodes:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
+
+    def read(self) -> list[Node]:
+        """Give the nodes whose values somebody reads."""
+        needed, found = set(self.outputs), []
+        for node in reversed(_sorted(list(self.nodes.values()))):
+            if node.output in needed:
+                needed.update(node.inputs)
+                found.append(node)
+        return found[::-1]
 
     def reader(self, value: str) -> Node | None:
         """Find the one node that reads a value, if there is but one."""
@@ -130,6 +145,62 @@ def _second(node: Node) -> bool:
 def _near(x: float, y: float) -> bool:
     # Exporters write constants in float32, some with four digits.
     return abs(x - y) <= 1e-4 * abs(y)
+
+
+def _sorted(nodes: list[Node]) -> list[Node]:
+    """Put nodes behind those they read from: what took the place of a chain stands where its end was."""
+    place = {node.output: i for i, node in enumerate(nodes)}
+    reads = {i: [place[name] for name in node.inputs if name in place] for i, node in enumerate(nodes)}
+    return [nodes[i] for i in graphlib.TopologicalSorter(reads).static_order()]
+
+
+# ---- the input of a product that is stored in codes
+
+
+def _codes(net: _Net, node: Node | None) -> None:
+    """Let a quantized product take what was quantized and decoded before it, and quantize it itself."""
+    if node is None or not isinstance(node.layer, Linear | Conv2d) or node.layer.input is not None:
+        return
+    layer, decode = node.layer, net.function(node.inputs[0], "DequantizeLinear")
+    if not isinstance(layer.weight, QTensor) or decode is None or not isinstance(decode.layer, Function):
+        return
+    kind = layer.weight.scheme.granularity
+    # Products of integers need one scale for each output; those of a matrix may have groups too.
+    if isinstance(layer, Conv2d) and kind.block(layer.weight.shape)[1:] != layer.weight.shape[1:]:
+        return
+    found = _static(net, decode) or _dynamic(net, decode)
+    if found is None:
+        return
+    value, input = found
+    new = Node(node.name, layer.replace(input=input), [value], node.output)
+    net.nodes[node.output] = new
+    net.readers[node.inputs[0]] = [r for r in net.readers[node.inputs[0]] if r is not node]
+    net.readers.setdefault(value, []).append(new)
+
+
+def _static(net: _Net, decode: Node) -> tuple[str, Static] | None:
+    encode = net.function(decode.inputs[0], "QuantizeLinear")
+    if encode is None or not isinstance(encode.layer, Function) or not isinstance(decode.layer, Function):
+        return None
+    scale, zero = (encode.layer.constants.get(i) for i in (1, 2))
+    others = [decode.layer.constants.get(i) for i in (1, 2)]
+    if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in ("int8", "uint8"):
+        return None
+    if any(a is None or not np.array_equal(a, b) for a, b in zip(others, (scale, zero), strict=True)):
+        return None
+    if scale.dtype != np.float32 or not np.finfo(np.float32).tiny <= float(scale.reshape(())) < np.inf:
+        return None
+    qparams = QParams(scale.reshape(()), zero.reshape(()).astype(np.int32))
+    return encode.inputs[0], Static(scheme_of(zero.dtype, zero), qparams=qparams)
+
+
+def _dynamic(net: _Net, decode: Node) -> tuple[str, Dynamic] | None:
+    parts = [net.function(name, "Part") for name in decode.inputs]
+    sources = {part.inputs[0] for part in parts if part is not None}
+    if len(parts) != 3 or None in parts or len(sources) != 1:
+        return None
+    encode = net.function(sources.pop(), "DynamicQuantizeLinear")
+    return None if encode is None else (encode.inputs[0], Dynamic(Scheme("uint8")))
 
 
 # ---- into a product

@@ -13,6 +13,7 @@ from ..nn.function import Function
 from ..nn.linear import Linear
 from ..nn.norm import LayerNorm
 from ..nn.softmax import Softmax
+from ..qtensor import QTensor
 from .base import Operation
 from .lowering import Array, Builder, lowering
 
@@ -37,9 +38,9 @@ def _gemm(operation: Operation, builder: Builder) -> bool:
     dynamic_bias = bool(rest and rest[0]) and bias is None
     if x in builder.constants or given is None or dynamic_bias or how.get("transA", 0):
         return False
-    weight = given if how.get("transB", 0) else builder.turned(name)
+    weight = builder.stored(name) if how.get("transB", 0) else builder.turned(name)
     if how.get("alpha", 1.0) != 1.0:
-        weight = weight * np.float32(how["alpha"])
+        weight = np.asarray(weight) * np.float32(how["alpha"])
     if bias is not None:
         if bias.ndim > 1 and bias.shape[:-1] != (1,):
             return False
@@ -54,7 +55,7 @@ def _gather(operation: Operation, builder: Builder) -> bool:
     weight = builder.weight(table, 2)
     if weight is None or indices in builder.constants or operation.attributes.get("axis", 0):
         return False
-    builder.node(Embedding(weight), [indices], operation.outputs[0], operation.name)
+    builder.node(Embedding(builder.stored(table)), [indices], operation.outputs[0], operation.name)
     return True
 
 
@@ -72,32 +73,33 @@ def _conv(operation: Operation, builder: Builder) -> bool:
         return False
     groups = how.pop("group", 1)
     window = Window(kernel, **how)
-    value, output, name = x, operation.outputs[0], operation.name
+    value, output = x, operation.outputs[0]
     strides, dilations, _ = window.steps()
     if window.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         value = f"{output}.padded"
         same = {"kernel_shape": list(kernel), "auto_pad": window.auto_pad}
         same |= {"strides": list(strides), "dilations": list(dilations)}
-        builder.node(Function("PadSame", same), [x], value, f"{name}.pad")
+        builder.node(Function("PadSame", same), [x], value, f"{operation.name}.pad")
         sides = [(0, 0)] * len(kernel)
     else:
         sides = window.padding(kernel)
     if min(min(side) for side in sides) < 0:
         return False
-    moves = _Moves(weight, [*zip(strides, dilations, sides, strict=True)])
+    whole = builder.stored(name) if planar is not None else weight
+    moves = _Moves(whole, [*zip(strides, dilations, sides, strict=True)])
     if planar is None:
         _conv1d(builder, operation, value, moves.layer(bias, groups))
     else:
-        builder.node(moves.layer(bias, groups), [value], output, name)
+        builder.node(moves.layer(bias, groups), [value], output, operation.name)
     return True
 
 
 class _Moves:
     """A weight and, for each spatial axis, its stride, dilation and padding; one axis becomes two."""
 
-    def __init__(self, weight: Array, axes: list[Any]) -> None:
+    def __init__(self, weight: Array | QTensor, axes: list[Any]) -> None:
         lines = len(axes) == 1
-        self.weight = weight[:, :, None, :] if lines else weight
+        self.weight = np.asarray(weight)[:, :, None, :] if lines else weight
         self.axes = [(1, 1, (0, 0)), *axes] if lines else axes
 
     def layer(self, bias: Array | None, groups: int) -> Conv2d:
