@@ -88,6 +88,13 @@ class _Net:
                 found.append(node)
         return found[::-1]
 
+    def redirect(self, node: Node, value: str, former: Node) -> None:
+        """Let a node, which took the place of a former one, read another value alone."""
+        self.nodes[node.output] = replace(node, inputs=[value])
+        for name in former.inputs:
+            self.readers[name] = [r for r in self.readers[name] if r is not former]
+        self.readers.setdefault(value, []).append(self.nodes[node.output])
+
     def reader(self, value: str) -> Node | None:
         """Find the one node that reads a value, if there is but one."""
         found = self.readers.get(value, [])
@@ -161,21 +168,25 @@ def _codes(net: _Net, node: Node | None) -> None:
     """Let a quantized product take what was quantized and decoded before it, and quantize it itself."""
     if node is None or not isinstance(node.layer, Linear | Conv2d) or node.layer.input is not None:
         return
-    layer, decode = node.layer, net.function(node.inputs[0], "DequantizeLinear")
+    layer = node.layer
+    # Padding is 0.0, which every quantized input holds exactly: it may as well stand before.
+    pad = net.function(node.inputs[0], "PadSame")
+    if pad is not None and net.reader(pad.output) is not node:
+        return
+    reader = node if pad is None else pad
+    decode = net.function(reader.inputs[0], "DequantizeLinear")
     if not isinstance(layer.weight, QTensor) or decode is None or not isinstance(decode.layer, Function):
         return
-    kind = layer.weight.scheme.granularity
+    block, shape = layer.weight.scheme.granularity.block(layer.weight.shape), layer.weight.shape
     # Products of integers need one scale for each output; those of a matrix may have groups too.
-    if isinstance(layer, Conv2d) and kind.block(layer.weight.shape)[1:] != layer.weight.shape[1:]:
+    if isinstance(layer, Conv2d) and block[1:] != shape[1:]:
         return
     found = _static(net, decode) or _dynamic(net, decode)
     if found is None:
         return
     value, input = found
-    new = Node(node.name, layer.replace(input=input), [value], node.output)
-    net.nodes[node.output] = new
-    net.readers[node.inputs[0]] = [r for r in net.readers[node.inputs[0]] if r is not node]
-    net.readers.setdefault(value, []).append(new)
+    net.nodes[node.output] = replace(node, layer=layer.replace(input=input))
+    net.redirect(net.nodes[reader.output], value, reader)
 
 
 def _static(net: _Net, decode: Node) -> tuple[str, Static] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QrsError, QrsValueError, quote
+from ..formats import Format
 from ..functions.base import dtype_of
 from ..model import Model, Node
 from ..nn.base import Layer, identity, named
@@ -28,7 +29,9 @@ Write: TypeAlias = "Callable[[Any, Node, Writer], None]"
 WRITES: dict[type[Layer], Write] = {}
 # The version that has axes as inputs everywhere, and those that operators or element types need beyond it.
 _BASE = 18
-_SINCE = {"Gelu": 20, "GroupNormalization": 21, "RMSNormalization": 23}
+# The evaluator of the onnx package knows quantization from version 19 on.
+_SINCE = {"QuantizeLinear": 19, "DequantizeLinear": 19}
+_SINCE |= {"Gelu": 20, "GroupNormalization": 21, "RMSNormalization": 23}
 _SINCE |= {"int4": 21, "uint4": 21, "int16": 21, "uint16": 21, "int2": 25, "uint2": 25}
 _DTYPES = {"to", "dtype", "output_dtype", "precision"}
 # Codes of widths that ONNX does not have are stored in the next one that it has.
@@ -343,10 +346,10 @@ class Writer:
 
     def _within(self, value: str, input: Static, container: np.dtype[Any], name: str) -> str:
         """Keep a value within the codes of a scheme, where those of the container reach further."""
-        fmt, known = input.scheme.format, input.known()
-        least, most = fmt.min + input.scheme.narrow_range, fmt.max
-        limits: Any = np.iinfo(container)
-        if (least, most) == (int(limits.min), int(limits.max)):
+        known = input.known()
+        least, most = input.scheme.code_range
+        limits = Format.named(container.name)
+        if (least, most) == (limits.min, limits.max):
             return value
         ends = [np.float32(known.scale * np.float32(end - known.zero_point)) for end in (least, most)]
         bounds = [
