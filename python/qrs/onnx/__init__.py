@@ -17,6 +17,7 @@ from ..errors import FormatError, QrsError, QrsValueError, expect, quote
 from ..model import Model, Node
 from ..nn.function import Function
 from . import layers, products
+from .base import Graph
 from .fallback import OnnxOperator
 from .fuse import fused
 from .lowering import Builder
@@ -66,19 +67,22 @@ def load(source: Any) -> Model:
     (array([[3., 8.]], dtype=float32), mappingproxy({'y': Linear(weight=float32[2, 2])}))
     """
     graph = read(source)
-    builder = Builder(graph)
+    try:
+        return _built(graph)
+    except QrsError as error:
+        raise FormatError(f"{graph.source}: {error}") from error
+
+
+def _built(graph: Graph) -> Model:
+    builder, outputs = Builder(graph), list(graph.outputs)
     for operation in graph.operations:
         builder.add(operation)
-    for output in graph.outputs:
+    for output in outputs:
         if output in builder.constants:
             constant = Function("Identity", constants={0: builder.constants[output]})
             builder.node(constant, [], output, f"{output}.constant")
     nodes = _narrowed(builder.nodes, graph.outputs, builder.is_widened)
-    try:
-        outputs = list(graph.outputs)
-        return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
-    except QrsError as error:
-        raise FormatError(f"the graph of the model: {error}") from error
+    return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
 
 
 def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | None = None) -> None:

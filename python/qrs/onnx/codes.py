@@ -61,7 +61,7 @@ def decoded(operation: Any, codes: Array, scale: Array, zero_point: Array | None
     elif scale.size > 1 or (scale.ndim == 1 and 0 <= axis < codes.ndim and codes.shape[axis] == 1):
         granularity = per_channel(axis)
     zero = np.zeros(scale.shape, np.int32) if zero_point is None else zero_point.astype(np.int32)
-    if not np.all((scale >= np.finfo(np.float32).tiny) & np.isfinite(scale)):
+    if zero.size != scale.size or not np.all((scale >= np.finfo(np.float32).tiny) & np.isfinite(scale)):
         return None
     if granularity is per_tensor:
         scale, zero = scale.reshape(()), zero.reshape(())

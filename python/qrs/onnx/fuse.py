@@ -268,7 +268,8 @@ def _normalised(layer: Linear | Conv2d, reader: Node) -> Layer | None:
     if _op(reader) != "BatchNormalization" or not isinstance(reader.layer, Function):
         return None
     parts = reader.layer.constants
-    if len(parts) != 4 or 0 in parts or any(p.dtype != np.float32 for p in parts.values()):
+    n = layer.weight.shape[0]
+    if len(parts) != 4 or 0 in parts or any(p.dtype != np.float32 or p.shape != (n,) for p in parts.values()):
         return None
     # In float64, so that one rounding of the weight remains.
     scale, bias, mean, variance = (parts[i].astype(np.float64) for i in range(1, 5))

@@ -42,7 +42,7 @@ def _gemm(operation: Operation, builder: Builder) -> bool:
     if how.get("alpha", 1.0) != 1.0:
         weight = np.asarray(weight) * np.float32(how["alpha"])
     if bias is not None:
-        if bias.ndim > 1 and bias.shape[:-1] != (1,):
+        if bias.size not in (1, weight.shape[0]) or (bias.ndim > 1 and bias.shape[:-1] != (1,)):
             return False
         bias = np.broadcast_to(bias.reshape(-1), weight.shape[:1]) * np.float32(how.get("beta", 1.0))
     builder.node(Linear(weight, bias), [x], operation.outputs[0], operation.name)
