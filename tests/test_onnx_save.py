@@ -229,3 +229,62 @@ def test_what_onnx_runtime_quantized(kind, tmp_path):
         assert len(products) == 5 and all(isinstance(layer.input, qrs.Static) for layer in products)
     (expected,) = plain_session(path).run(None, {"x": images})
     assert np.abs(model.run({"x": images})["logits"] - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def blocks(n, k, size, bits, has_zeros):
+    """A MatMulNBits node as ONNX Runtime's tools write it, and the matrix it holds."""
+    rng, count = np.random.default_rng(bits), -(-k // size)
+    codes = rng.integers(0, 1 << bits, (n, count * size))
+    zeros = rng.integers(0, 1 << bits, (n, count)) if has_zeros else np.full((n, count), 1 << (bits - 1))
+    scale = rng.uniform(0.5, 1, (n, count)).astype(np.float32)
+    per_byte = 8 // bits
+
+    def packed(values):
+        whole = np.pad(values, [(0, 0), (0, -values.shape[1] % per_byte)]).reshape(n, -1, per_byte)
+        return (whole << np.arange(0, 8, bits)).sum(axis=-1).astype(np.uint8)
+
+    matrix = (codes - np.repeat(zeros, size, axis=1)) * np.repeat(scale, size, axis=1)
+    given = {"codes": packed(codes).reshape(n, count, -1), "scale": scale.reshape(-1)}
+    given |= {"zeros": packed(zeros).reshape(-1)} if has_zeros else {}
+    node = onnx.helper.make_node(
+        "MatMulNBits", ["x", *given], ["y"], domain="com.microsoft", K=k, N=n, bits=bits, block_size=size
+    )
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["a", None]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    versions = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = with_constants(onnx.helper.make_model(graph, opset_imports=versions, ir_version=8), **given)
+    return model, matrix[:, :k].astype(np.float32)
+
+
+@pytest.mark.parametrize(("n", "k", "size"), [(8, 64, 32), (5, 48, 32), (3, 40, 16)])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("has_zeros", [False, True])
+def test_weights_of_few_bits(n, k, size, bits, has_zeros, tmp_path):
+    model, matrix = blocks(n, k, size, bits, has_zeros)
+    loaded, x = qrs.onnx.load(model), array(4, k)
+    (layer,) = loaded.layers.values()
+    assert layer.weight.scheme.dtype == f"uint{bits}" and layer.weight.scheme.granularity == qrs.per_group(
+        size
+    )
+    np.testing.assert_array_equal(np.asarray(layer.weight), matrix)
+    y = loaded.run({"x": x})["y"]
+    if bits == 4:  # what ONNX Runtime has had from the first day
+        onnx.save(model, tmp_path / "m.onnx")
+        (expected,) = plain_session(tmp_path / "m.onnx").run(None, {"x": x})
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3)
+    qrs.onnx.save(loaded, tmp_path / "again.onnx")
+    assert same_bits(qrs.onnx.load(tmp_path / "again.onnx").run({"x": x})["y"], y)
+
+
+def test_weights_of_few_bits_that_do_not_fit():
+    model, _ = blocks(8, 64, 32, 4, True)
+    for name, value, message in (("K", 96, "codes have shape"), ("bits", 3, "and bits 3")):
+        bad = onnx.ModelProto()
+        bad.CopyFrom(model)
+        next(a for a in bad.graph.node[0].attribute if a.name == name).i = value
+        with pytest.raises(qrs.FormatError, match=message):
+            qrs.onnx.load(bad)
+    del model.graph.initializer[0]
+    model.graph.input.append(onnx.helper.make_tensor_value_info("codes", onnx.TensorProto.UINT8, None))
+    with pytest.raises(qrs.FormatError, match="MatMulNBits is read with constant codes"):
+        qrs.onnx.load(model)

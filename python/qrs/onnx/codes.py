@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from ..errors import QrsValueError
 from ..granularity import Granularity, PerChannel, PerGroup, per_channel, per_group, per_tensor
 from ..qtensor import QTensor
 from ..scheme import QParams, Scheme
 
-__all__ = ["decoded", "scheme_of", "turned"]
+__all__ = ["decoded", "of_blocks", "scheme_of", "turned"]
 
 Array = NDArray[Any]
 _DTYPES = {f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8)}
@@ -88,3 +90,51 @@ def turned(q: QTensor) -> QTensor:
         kind, scale, zero = per_group(kind.size, 1 - kind.axis), scale.T, zero.T
     packed = _core.pack(np.ascontiguousarray(q.unpack().T, np.int32).ravel(), q.scheme.dtype)
     return QTensor(packed, QParams(scale, zero), replace(q.scheme, granularity=kind), q.shape[::-1])
+
+
+def of_blocks(how: Mapping[str, Any], codes: Array, scale: Array, zero_point: Array | None) -> QTensor:
+    """Give the weight of a MatMulNBits node.
+
+    Parameters
+    ----------
+    how : mapping of str to int
+        Its attributes: ``N`` rows of ``K`` codes, ``bits`` each, of which ``block_size`` share a scale.
+    codes : ndarray of uint8, shape (N, blocks, block_size * bits // 8)
+        The first code in the lowest bits.
+    scale : ndarray, N * blocks elements
+    zero_point : ndarray of uint8, optional
+        In the same way, a row at a time; the middle code by default.
+
+    Returns
+    -------
+    QTensor, shape (N, K)
+
+    Raises
+    ------
+    QrsValueError
+        When sizes disagree, or zero points are no codes.
+    """
+    n, k, size, bits = (
+        int(how.get(name, 4 if name == "bits" else 0)) for name in ("N", "K", "block_size", "bits")
+    )
+    if bits not in (2, 4, 8) or min(n, k, size) < 1 or size * bits % 8:
+        raise QrsValueError(f"MatMulNBits has N {n}, K {k}, block_size {size} and bits {bits}")
+    blocks = -(-k // size)
+    if codes.dtype != np.uint8 or codes.size * 8 != n * blocks * size * bits or scale.size != n * blocks:
+        raise QrsValueError(f"codes have shape {codes.shape} and scales {scale.shape} for N {n} and K {k}")
+    zero = np.full((n, blocks), 1 << (bits - 1), np.int32)
+    if zero_point is not None:
+        row = -(-blocks * bits // 8)
+        if zero_point.dtype != np.uint8 or zero_point.size != n * row:
+            raise QrsValueError(f"zero points are {zero_point.dtype}{list(zero_point.shape)}, expected codes")
+        zero = _unpacked(zero_point.reshape(n, row), bits)[:, :blocks].astype(np.int32)
+    values = _unpacked(codes.reshape(n, -1), bits)[:, :k]
+    packed = _core.pack(np.ascontiguousarray(values, np.int32).ravel(), f"uint{bits}")
+    scheme = Scheme(f"uint{bits}", per_group(size), symmetric=False)
+    return QTensor(packed, QParams(scale.astype(np.float32).reshape(n, blocks), zero), scheme, (n, k))
+
+
+def _unpacked(rows: Array, bits: int) -> Array:
+    """Take the codes of each row out of its bytes, lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return ((rows[:, :, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(len(rows), -1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import QrsValueError
 from ..functions.windows import Window
 from ..nn.conv import Conv2d
 from ..nn.embedding import Embedding
@@ -15,6 +16,7 @@ from ..nn.norm import LayerNorm
 from ..nn.softmax import Softmax
 from ..qtensor import QTensor
 from .base import Operation
+from .codes import of_blocks
 from .lowering import Array, Builder, lowering
 
 __all__: list[str] = []
@@ -115,6 +117,20 @@ def _conv1d(builder: Builder, operation: Operation, value: str, layer: Conv2d) -
     builder.node(Function("Unsqueeze", constants={1: axis}), [value], f"{output}.image", f"{name}.image")
     builder.node(layer, [f"{output}.image"], f"{output}.rows", name)
     builder.node(Function("Squeeze", constants={1: axis}), [f"{output}.rows"], output, f"{name}.line")
+
+
+@lowering("MatMulNBits")
+def _matmul_nbits(operation: Operation, builder: Builder) -> bool:
+    """Take the weights of few bits that ONNX Runtime multiplies, one scale for a block of each row."""
+    x, *names = operation.inputs
+    codes, scale, zero, order, bias = ([*map(builder.constants.get, names), *[None] * 5])[:5]
+    if codes is None or scale is None or x in builder.constants or order is not None:
+        raise QrsValueError("MatMulNBits is read with constant codes and scales, and without g_idx")
+    if len(names) > 2 and any(n and n not in builder.constants for n in names[2:]):
+        raise QrsValueError("MatMulNBits is read with constant zero points and bias")
+    weight = of_blocks(operation.attributes, codes, scale, zero)
+    builder.node(Linear(weight, bias), [x], operation.outputs[0], operation.name)
+    return True
 
 
 @lowering("LayerNormalization")

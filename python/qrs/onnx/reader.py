@@ -21,6 +21,8 @@ __all__ = ["read"]
 _OLDEST = 11
 _LARGEST = (1 << 31) - 1
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+# The operator that ONNX Runtime has for weights of few bits: files that hold them use it.
+_FOREIGN = {("com.microsoft", "MatMulNBits")}
 
 
 def read(source: Any) -> Graph:
@@ -135,7 +137,7 @@ def _operation(node: Any, folder: str | None, opsets: Mapping[str, int]) -> Oper
     first = next((name for name in node.output if name), "")
     name = node.name or first
     what = f"node {quote(name)} ({node.op_type})"
-    if node.domain not in _STANDARD:
+    if node.domain not in _STANDARD and (node.domain, node.op_type) not in _FOREIGN:
         raise FormatError(
             f"{what}: domain {quote(node.domain)} is not standard ONNX; "
             f"export the model without operators of one runtime"
@@ -145,7 +147,7 @@ def _operation(node: Any, folder: str | None, opsets: Mapping[str, int]) -> Oper
     attributes = {}
     for attribute in node.attribute:
         attributes[attribute.name] = _value(attribute, folder, f"attribute {quote(attribute.name)} of {what}")
-    if node.op_type != "Constant":
+    if node.op_type != "Constant" and node.domain in _STANDARD:
         _check_node(node, opsets, what)
     return Operation(node.op_type, name, list(node.input), list(node.output), attributes, node)
 
