@@ -224,11 +224,13 @@ def test_what_onnx_runtime_quantized(kind, tmp_path):
             source, path, Batches(images), quant_format=tool.QuantFormat.QDQ, per_channel=True
         )
     model = qrs.onnx.load(path)
-    if kind == "QDQ":
-        products = [layer for layer in model.layers.values() if isinstance(layer, nn.Linear | nn.Conv2d)]
-        assert len(products) == 5 and all(isinstance(layer.input, qrs.Static) for layer in products)
+    products = [layer for layer in model.layers.values() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    how = qrs.Static if kind == "QDQ" else qrs.Dynamic
+    assert len(products) == 5 and all(isinstance(layer.input, how) for layer in products)
     (expected,) = plain_session(path).run(None, {"x": images})
-    assert np.abs(model.run({"x": images})["logits"] - expected).max() <= 1e-4 * np.abs(expected).max()
+    # The last bit of a dynamic scale, which ONNX computes in float32, moves codes next to a tie by one step.
+    least = 80 if kind == "QDQ" else 50
+    assert qrs.compare(expected, model.run({"x": images})["logits"]).sqnr_db > least
 
 
 def blocks(n, k, size, bits, has_zeros):

@@ -81,7 +81,7 @@ def _built(graph: Graph) -> Model:
         if output in builder.constants:
             constant = Function("Identity", constants={0: builder.constants[output]})
             builder.node(constant, [], output, f"{output}.constant")
-    nodes = _narrowed(builder.nodes, graph.outputs, builder.is_widened)
+    nodes = _narrowed(builder.nodes, graph.outputs)
     return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
 
 
@@ -137,13 +137,9 @@ def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | 
     container.replace_file(container.file_name(path), lambda file: file.write(data))
 
 
-def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str], is_widened: bool) -> list[Node]:
-    """Give out the narrow floats that the file declares, where values may have become float32 on the way.
-
-    Products do that to both kinds, NumPy to bfloat16 that meets float32.
-    """
-    kinds = ("float16", "bfloat16") if is_widened else ("bfloat16",)
-    narrow = {name: dtype for name, dtype in outputs.items() if dtype in kinds}
+def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str]) -> list[Node]:
+    """Give out the narrow floats that the file declares: layers of qrs compute in float32."""
+    narrow = {name: dtype for name, dtype in outputs.items() if dtype in ("float16", "bfloat16")}
     wide = {n.output: f"{n.output}.float32" for n in nodes if n.output in narrow}
     renamed = [
         replace(n, inputs=[wide.get(i, i) for i in n.inputs], output=wide.get(n.output, n.output))

@@ -86,7 +86,6 @@ class Builder:
         self._names: set[str] = set()
         self._decoded: dict[str, QTensor] = {}
         self._turned: dict[str, Array | QTensor] = {}
-        self.is_widened = False
 
     def add(self, operation: Operation) -> None:
         """Lower one operation, or compute it where all that it reads is constant.
@@ -232,10 +231,7 @@ class Builder:
         array = self.constants.get(name)
         if array is None or array.ndim != ndim or not array.size:
             return None
-        if array.dtype.name not in ("float32", "float16", "bfloat16"):
-            return None
-        self.is_widened |= array.dtype.name != "float32"
-        return array
+        return array if array.dtype.name in ("float32", "float16", "bfloat16") else None
 
     def _bound(self, inputs: Sequence[str | Array]) -> tuple[list[str], dict[int, Array], list[int]]:
         """Tell inputs that are read, those that are constant and those that are absent apart."""
