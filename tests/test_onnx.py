@@ -304,9 +304,11 @@ def test_an_older_softmax_is_that_of_all_axes():
     np.testing.assert_allclose(qrs.onnx.load(model).run({"x": x})["y"], shares, rtol=1e-5)
 
 
-OLDER = """g (float[2,3,4] x) => (float[2,4] s, float[2,1,4] m, float[1,2,3,4] u, float[2,3,1] a, float[2,3,3] b)
-    { s = ReduceSum <axes = [1], keepdims = 0> (x) m = ReduceMean <axes = [-2]> (x) v = Unsqueeze <axes = [0]> (x)
-      w = Squeeze <axes = [0]> (v) u = Unsqueeze <axes = [0]> (w) a, b = Split <axis = 2, split = [1, 3]> (x) }"""
+OLDER = """g (float[2,3,4] x)
+    => (float[2,4] s, float[2,1,4] m, float[1,2,3,4] u, float[2,3,1] a, float[2,3,3] b)
+    { s = ReduceSum <axes = [1], keepdims = 0> (x) m = ReduceMean <axes = [-2]> (x)
+      v = Unsqueeze <axes = [0]> (x) w = Squeeze <axes = [0]> (v) u = Unsqueeze <axes = [0]> (w)
+      a, b = Split <axis = 2, split = [1, 3]> (x) }"""
 
 
 def test_what_became_inputs_may_be_attributes():
