@@ -37,7 +37,7 @@ PYTHON_FLOORS = [
     {"granularity", "machine", "scales", "formats"},
     {"scheme"},
     {"qtensor"},
-    {"ops", "metrics"},
+    {"ops", "metrics", "functions"},
     {"observers", "algorithms", "entropy"},
     {"nn"},
     {"recipe", "report"},

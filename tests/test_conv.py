@@ -327,9 +327,14 @@ def test_recipes_reach_convolutions_and_files_hold_them(preset, tmp_path):
     assert same_bits(again, y)
 
 
-def test_an_input_per_token_is_refused_by_the_name_of_the_layer():
-    with pytest.raises(qrs.QrsValueError, match="layer 'stem': input is Dynamic with per_token"):
-        qrs.quantize_model(network(), qrs.Recipe.preset("w8a8-dynamic"))
+def test_an_input_per_token_becomes_one_per_tensor_and_the_report_says_so():
+    small, report = qrs.quantize_model(network(), qrs.Recipe.preset("w8a8-dynamic"))
+    assert {row.reason for row in report.rows} == {"images have no tokens: input is quantized per tensor"}
+    assert small.layers["stem"].input == qrs.Dynamic("uint8")
+    (expected,), (y,) = network().run(images(9)).values(), small.run(images(9)).values()
+    assert qrs.compare(expected, y).sqnr_db > 25
+    with pytest.raises(qrs.QrsValueError, match="layer 'stem': weight is per_group"):
+        qrs.quantize_model(network(), qrs.Recipe.preset("w4a8-g32"))
 
 
 def test_attributes_survive_json():

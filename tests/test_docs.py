@@ -47,12 +47,16 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for line, code in blocks(page):
+        if "import onnx" in code:
+            pytest.importorskip("onnx", reason="an extra: pip install onnx")
         # Padding makes tracebacks show the line of the page.
         exec(compile("\n" * (line - 1) + code, name(page), "exec"), names)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples_run(module, tmp_path, monkeypatch):
+    if module.startswith("qrs.onnx"):
+        pytest.importorskip("onnx", reason="an extra: pip install onnx")
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert not doctest.testmod(importlib.import_module(module), optionflags=flags).failed
@@ -67,7 +71,7 @@ def test_public_functions_have_an_example():
 
 def public_callables():
     """Every function and method that a user may call, as (name, function); a method may inherit its text."""
-    for module in (qrs, qrs.nn, qrs.observers, qrs.testing):
+    for module in (qrs, qrs.nn, qrs.observers, qrs.onnx, qrs.testing):
         for public in module.__all__:
             value = getattr(module, public)
             if inspect.isfunction(value):

@@ -55,6 +55,13 @@ SAMPLES = {
     "add": (nn.Add(), [array(3, 4), array(3, 4, seed=1)]),
     "mean_pool": (nn.MeanPool(), [array(2, 3, 4), array(2, 3)]),
     "activation": (nn.Activation("silu"), [array(3, 4)]),
+    "function": (nn.Function("Add", constants={1: array(3, 4)}), [array(2, 3, 4)]),
+    "function-absent": (
+        nn.Function("Clip", constants={2: np.float32(0.5)}, absent=[1]),
+        [array(3, 4)],
+    ),
+    "function-settings": (nn.Function("Transpose", {"perm": [1, 0]}), [array(3, 4)]),
+    "softmax": (nn.Softmax(axis=1), [array(2, 3, 4)]),
     "attention": (attention(), [array(2, 3, 6), array(2, 3)]),
 }
 
@@ -67,7 +74,7 @@ def test_conformance(name):
 
 def test_every_registered_layer_has_a_sample():
     tested = {layer.id for layer, _ in SAMPLES.values()}
-    assert tested == {i for i in nn.Layer.ids() if nn.Layer.by_id(i).__module__.startswith("qrs.")}
+    assert tested == {i for i in nn.Layer.ids() if nn.Layer.by_id(i).__module__.startswith("qrs.nn.")}
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0)])

@@ -9,7 +9,7 @@ QTensor(Scheme('int8', per_channel(0)), shape=(3, 4), 24 bytes, 16 bits per elem
 True
 """
 
-from . import entropy, nn, observers, testing
+from . import entropy, nn, observers, onnx, testing
 from ._core import InternalError, __version__
 from .calibration import Statistics, calibrate, load_stats
 from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError
@@ -72,6 +72,7 @@ __all__ = [
     "matmul_integer",
     "nn",
     "observers",
+    "onnx",
     "per_block",
     "per_channel",
     "per_group",

@@ -121,7 +121,7 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
             file.write(_bytes(array).data)
 
     try:
-        _replace(target, save)
+        replace_file(target, save)
     except OSError as error:
         if error.errno is None:
             raise
@@ -247,7 +247,8 @@ def _bytes(array: Array) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
 
-def _replace(path: str, save: Any) -> None:
+def replace_file(path: str, save: Any) -> None:
+    """Let ``save(file)`` write a file that takes the place of ``path`` once it is complete."""
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)

@@ -258,7 +258,8 @@ class Model:
         for name, layer in layers.items():
             expect(layer, Layer, f"layer {quote(name)}")
             outer = [other for other in layers if name.startswith(f"{other}/")]
-            if outer:
+            # A node may be called "a/b" beside a node "a" that holds nothing.
+            if outer and all(name != node.name for node in self.nodes):
                 raise QrsValueError(
                     f"layer {quote(name)} lies inside {quote(outer[0])}, which is replaced as well"
                 )

@@ -93,7 +93,7 @@ def _reason(layer: Layer, rule: Rule | None) -> str | None:
     if layer.layers():
         return "holds the layers below"
     if not layer.slots:
-        return "has no weight to quantize"
+        return layer.remark
     if rule is None:
         return "no rule matches"
     if rule.weight is None:
@@ -141,7 +141,8 @@ def _quantized(
     reason = None
     if rule.input is not None:
         if _multiplies(layer):
-            parts["input"] = _with_ranges(name, rule.input, stats)
+            wanted, reason = layer.suited(rule.input)
+            parts["input"] = _with_ranges(name, wanted, stats)
         else:
             reason = f"input is left as it is: {layer.id} multiplies nothing"
     new = layer.replace(**parts)

@@ -6,14 +6,17 @@ from .base import Layer
 from .combine import Add, MeanPool
 from .conv import Conv2d
 from .embedding import Embedding, Positions
+from .function import Function
 from .linear import Linear
 from .norm import LayerNorm, Normalize
+from .softmax import Softmax
 
 __all__ = [
     "Activation",
     "Add",
     "Conv2d",
     "Embedding",
+    "Function",
     "Layer",
     "LayerNorm",
     "Linear",
@@ -21,4 +24,5 @@ __all__ = [
     "MultiHeadAttention",
     "Normalize",
     "Positions",
+    "Softmax",
 ]

@@ -46,6 +46,8 @@ class Layer(Registered, kind="layer"):
     ----------
     slots : tuple of str
         Class attribute: the fields whose array a recipe may quantize. The default is none.
+    remark : str
+        Why a recipe leaves a layer without slots as it is; what a report says of it.
 
     Examples
     --------
@@ -60,6 +62,35 @@ class Layer(Registered, kind="layer"):
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def remark(self) -> str:
+        """Why a recipe leaves this layer as it is, where it has no slots."""
+        return "has no weight to quantize"
+
+    def suited(self, input: Any) -> tuple[Any, str | None]:
+        """Say how this layer quantizes its input where a recipe asks for a way that it does not have.
+
+        Parameters
+        ----------
+        input : Dynamic or Static
+            What the recipe asks for.
+
+        Returns
+        -------
+        input : Dynamic or Static
+            The same, or the nearest that the layer has.
+        remark : str or None
+            Why it is another one.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> filters = qrs.nn.Conv2d(np.ones((1, 1, 3, 3), np.float32))
+        >>> filters.suited(qrs.Dynamic(qrs.Scheme("uint8", qrs.per_token)))[1]
+        'images have no tokens: input is quantized per tensor'
+        """
+        return input, None
 
     @abstractmethod
     def forward(self, *inputs: Any) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..arrays import as_float32, integer, quiet, room
 from ..errors import QrsValueError, quote
 from ..ops import Dynamic, Static, own_parameters
 from ..qtensor import QTensor
-from ..scheme import per_token
+from ..scheme import per_tensor, per_token
 from .activation import activate, check_activation
 from .base import F32, Layer, Weight, vector, weight
 from .linear import check_input, input_from_dict, input_to_dict
@@ -194,6 +194,23 @@ class Conv2d(Layer, id="conv2d"):
             if self.bias is not None:
                 out += self.bias[:, None, None]
         return out
+
+    def suited(self, input: Dynamic | Static) -> tuple[Dynamic | Static, str | None]:
+        """Quantize per tensor where a recipe asks for one scale for each token, as the presets do.
+
+        Parameters
+        ----------
+        input : Dynamic or Static
+
+        Returns
+        -------
+        input : Dynamic or Static
+        remark : str or None
+        """
+        if isinstance(input, Dynamic) and input.scheme.granularity == per_token:
+            whole = Dynamic(replace(input.scheme, granularity=per_tensor))
+            return whole, "images have no tokens: input is quantized per tensor"
+        return input, None
 
     def attributes(self) -> dict[str, Any]:
         """Return the numbers, activation and input as JSON values; an observer stays out, its work is done.
