@@ -26,8 +26,8 @@ class Entropy(Counted, id="entropy"):
     2017) and of ONNX Runtime without four of its faults: parts follow the candidate, where theirs end at the
     largest value seen, so that one outlier leaves them little to see; exact zeros, which every candidate
     keeps, are left out, where after a ReLU they would outweigh all else; both ends are searched where there
-    is a zero point; and ``q`` is not scaled up for what was clipped, which hides the loss, and is half an
-    element where it would be 0, where theirs is a constant.
+    is a zero point; and ``q`` is not scaled up for what was clipped, which hides the loss, and is at least
+    half an element where values were clipped, where theirs is a constant.
 
     One remains, as it is the idea itself: how *far* a clipped value lies costs nothing. Where outliers carry
     meaning, as in transformers, that loses much; prefer `MSE` unless results say otherwise. Integer formats
@@ -58,14 +58,12 @@ class Entropy(Counted, id="entropy"):
         parts = lowest - 0.5 + np.arange(cells * each_cell + 1) / each_cell
         below = np.append(0, np.cumsum(telling.number)).astype(np.float64)
         total = below[-1]
-        xs, ys = (
-            np.stack([telling.low, telling.high], 1).ravel(),
-            np.stack([below[:-1], below[1:]], 1).ravel(),
-        )
+        values = np.stack([telling.low, telling.high], axis=1).ravel()
+        shares = np.stack([below[:-1], below[1:]], axis=1).ravel()
 
         def loss(scale: F64, zero_point: F64) -> F64:
             at = (parts - zero_point[:, None]) * scale[:, None]
-            reached = np.interp(at, xs, ys)
+            reached = np.interp(at, values, shares)
             inside = np.diff(reached)
             p = inside.copy()
             p[:, 0] += reached[:, 0]
@@ -75,8 +73,8 @@ class Entropy(Counted, id="entropy"):
             kept = np.where(held, inside, 0).reshape(shape).sum(axis=2)
             each = kept / np.maximum(held.reshape(shape).sum(axis=2), 1)
             q = np.where(held, np.repeat(each, each_cell, axis=1), 0)
-            q = np.where(p > 0, np.maximum(q, 0.5), 0)
-            ratio = np.where(p > 0, p, 1) / np.where(p > 0, q, 1)
-            return np.sum(p * np.log(ratio) - p + q, axis=1)  # type: ignore[no-any-return]
+            q = np.where(p > inside, np.maximum(q, 0.5), q)
+            ratio = np.where(q > 0, p, 1) / np.where(q > 0, q, 1)
+            return np.sum(np.where(q > 0, p * np.log(ratio) - p, 0) + q, axis=1)  # type: ignore[no-any-return]
 
         return search(bins, scheme, loss)
