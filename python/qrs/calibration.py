@@ -267,7 +267,7 @@ class Statistics:
 
 
 def _by_id(what: str, group: object) -> Mapping[str, Statistic]:
-    statistics = expect_all(group, Statistic, what)
+    statistics = expect_all(group, Statistic, what)  # type: ignore[type-abstract]
     found = {each.id: each for each in statistics}
     if len(found) < len(statistics):
         raise QrsValueError(f"{what} is {quote(group)}, expected one of a kind")
@@ -347,7 +347,8 @@ def calibrate(
     expect(model, Model, "model")
     expect(recipe, Recipe, "recipe", "; Recipe.preset(name) makes one")
     expect(batches, Iterable, "batches", " of mappings")
-    wanted = _wanted(model, recipe, expect_all(collect, Statistic, "collect"))
+    kinds = expect_all(collect, Statistic, "collect")  # type: ignore[type-abstract]
+    wanted = _wanted(model, recipe, kinds)
     if stats is None:
         stats = wanted
     else:
@@ -464,7 +465,7 @@ def load_stats(path: container.Path) -> Statistics:
     for name, data in found["observers"].items():
         state = _taken(f"{path}: observer {quote(name)}", name, data, arrays)
         observers[name] = _restored(f"{path}: layer {quote(name)}", Observer.from_state, data, state)
-    collected = {}
+    collected: dict[str, list[Statistic]] = {}
     for name, group in found["collected"].items():
         if not isinstance(group, list) or not all(isinstance(data, dict) for data in group):
             raise FormatError(f"{path}: collected of {quote(name)} is {quote(group)}, expected objects")
