@@ -139,6 +139,12 @@ def test_the_granularity_table_is_the_registry():
     assert sorted(first_column("docs/numerics.md", "granularities")) == qrs.Granularity.ids()
 
 
+def test_the_observer_tables_are_the_registry():
+    assert sorted(first_column("docs/numerics.md", "observers")) == qrs.observers.Observer.ids()
+    kinds = [getattr(qrs.observers, name) for name in first_column("docs/guide.md", "observers")]
+    assert sorted(kind.id for kind in kinds) == qrs.observers.Observer.ids()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):

@@ -1,25 +1,35 @@
 """Run data through a model once and keep what its layers saw.
 
-Calibration knows models, recipes and observers; scales are computed later, by the schemes, from the ranges
-that :class:`Statistics` holds.
+Calibration knows models, recipes and statistics; scales are computed later, by the schemes, from the ranges
+that the observers of :class:`Statistics` answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import container
-from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError, expect, quote
+from .arrays import integer
+from .errors import (
+    FormatError,
+    NotCalibratedError,
+    QrsError,
+    QrsTypeError,
+    QrsValueError,
+    expect,
+    expect_all,
+    quote,
+)
 from .model import Model
 from .nn.base import named
-from .observers import MinMax, Observer
+from .observers import MinMax, Observer, Statistic
 from .ops import Static
 from .progress import Progress, track
 from .recipe import Recipe
@@ -30,13 +40,21 @@ __all__ = ["Statistics", "calibrate", "load_stats"]
 _FORMAT = "qrs-statistics"
 _VERSION = "1"
 
+S = TypeVar("S", bound=Statistic)
+Collected = Mapping[str, Mapping[str, Statistic]]
+
 
 class Statistics:
-    """What observers saw at the inputs of layers, by layer name.
+    """What was seen at the inputs of layers, by layer name.
 
     Parameters
     ----------
-    observers : mapping of str to Observer
+    observers : mapping of str to Observer, default {}
+        Those that say the ranges of static inputs.
+    collected : mapping of str to sequence of Statistic, default {}
+        Others, such as `Gram`; one of a kind for each layer. The attribute holds them by their ids.
+    batches : int, default 0
+        How many batches a model ran in whole. A calibration that was interrupted goes on from there.
 
     Examples
     --------
@@ -47,17 +65,75 @@ class Statistics:
     array(64, dtype=int32)
     """
 
-    __slots__ = ("observers",)
+    __slots__ = ("batches", "collected", "observers")
 
-    def __init__(self, observers: Mapping[str, Observer]) -> None:
+    def __init__(
+        self,
+        observers: Mapping[str, Observer] = MappingProxyType({}),
+        collected: Mapping[str, Sequence[Statistic]] = MappingProxyType({}),
+        batches: int = 0,
+    ) -> None:
         expect(observers, Mapping, "observers", " of names to observers")
         for name, observer in observers.items():
             if not isinstance(observer, Observer):
                 raise QrsTypeError(f"observer of {quote(name)} is {quote(observer)}, expected an Observer")
         self.observers: Mapping[str, Observer] = MappingProxyType(dict(observers))
+        expect(collected, Mapping, "collected", " of names to sequences of statistics")
+        self.collected: Collected = MappingProxyType(
+            {name: _by_id(f"collected of {quote(name)}", group) for name, group in collected.items()}
+        )
+        self.batches = integer(batches, "batches")
+        if self.batches < 0:
+            raise QrsValueError(f"batches is {self.batches}, expected 0 or more")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Statistics, (dict(self.observers),)
+        return Statistics, (dict(self.observers), self._groups(), self.batches)
+
+    def _groups(self) -> dict[str, list[Statistic]]:
+        return {name: list(group.values()) for name, group in self.collected.items()}
+
+    def _at(self, name: str) -> list[Statistic]:
+        """List all that is kept of a layer."""
+        kept = [self.observers[name]] if name in self.observers else []
+        return [*kept, *self.collected.get(name, {}).values()]
+
+    def of(self, name: str, kind: type[S]) -> S:
+        """Return a collected statistic of a layer's input.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+        kind : type
+            A class of statistics, such as `Gram`.
+
+        Returns
+        -------
+        Statistic
+            Of the class ``kind``.
+
+        Raises
+        ------
+        NotCalibratedError
+            When none of this layer was collected.
+
+        Examples
+        --------
+        >>> import numpy as np, qrs
+        >>> from qrs.observers import Gram
+        >>> model = qrs.Model.chain({"head": qrs.nn.Linear(np.eye(2, dtype=np.float32))})
+        >>> recipe, data = qrs.Recipe.preset("w4a16-g32"), [{"x": np.float32([[1, 2]])}]
+        >>> qrs.calibrate(model, data, recipe, collect=[Gram()]).of("head", Gram).matrix
+        array([[1., 2.],
+               [2., 4.]])
+        """
+        found = self.collected.get(name, {}).get(kind.id)
+        if not isinstance(found, kind):
+            raise NotCalibratedError(
+                f"no {kind.__name__} of layer {quote(name)} was collected; "
+                f"give qrs.calibrate collect=[{kind.__name__}()]"
+            )
+        return found
 
     def qparams(self, name: str, scheme: Scheme | str) -> QParams:
         """Return the parameters of a layer's input for a scheme.
@@ -126,11 +202,18 @@ class Statistics:
         [-1.0, 3.0]
         """
         expect(other, Statistics, "other")
-        merged = {}
-        for name in {**self.observers, **other.observers}:
-            sources = [stats.observers[name] for stats in (self, other) if name in stats.observers]
-            merged[name] = _merged(name, sources)
-        return Statistics(merged)
+        observers = {
+            name: _merged(name, [stats.observers[name] for stats in (self, other) if name in stats.observers])
+            for name in {**self.observers, **other.observers}
+        }
+        collected = {}
+        for name in {**self.collected, **other.collected}:
+            groups = [stats.collected.get(name, {}) for stats in (self, other)]
+            collected[name] = [
+                _merged(name, [group[id] for group in groups if id in group])
+                for id in {**groups[0], **groups[1]}
+            ]
+        return Statistics(observers, collected, self.batches + other.batches)
 
     def save(self, path: container.Path) -> None:
         """Write the statistics to one file, a safetensors container; see :func:`qrs.load_stats`.
@@ -142,7 +225,7 @@ class Statistics:
         Raises
         ------
         QrsValueError
-            When an observer's class has no id.
+            When the class of a statistic has no id, or two arrays would have one name.
         OSError
             When the file cannot be written; a former file stays as it was.
 
@@ -155,26 +238,53 @@ class Statistics:
         ['stats']
         """
         arrays: dict[str, NDArray[Any]] = {}
-        described = {}
-        for name, observer in self.observers.items():
-            data, state = observer.to_state()
-            described[name] = {**data, "id": observer.written_id(), "arrays": list(state)}
-            arrays.update({f"{name}.{key}": array for key, array in state.items()})
-        metadata = {"format": _FORMAT, "version": _VERSION, "observers": json.dumps(described)}
+        observers = {name: _described(name, seen, arrays) for name, seen in self.observers.items()}
+        collected = {
+            name: [_described(f"{name}.{id}", seen, arrays) for id, seen in group.items()]
+            for name, group in self.collected.items()
+        }
+        metadata = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "batches": json.dumps(self.batches),
+            "observers": json.dumps(observers),
+            "collected": json.dumps(collected),
+        }
         container.write(path, arrays, metadata)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            dict(self.observers) == dict(other.observers) if isinstance(other, Statistics) else NotImplemented
-        )
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        mine, others = ((dict(s.observers), s._groups(), s.batches) for s in (self, other))
+        return mine == others
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Statistics({dict(self.observers)!r})"
+        collected = f", collected={self._groups()!r}" if self.collected else ""
+        batches = f", batches={self.batches}" if self.batches else ""
+        return f"Statistics({dict(self.observers)!r}{collected}{batches})"
 
 
-def _merged(name: str, sources: Sequence[Observer]) -> Observer:
+def _by_id(what: str, group: object) -> Mapping[str, Statistic]:
+    statistics = expect_all(group, Statistic, what)  # type: ignore[type-abstract]
+    found = {each.id: each for each in statistics}
+    if len(found) < len(statistics):
+        raise QrsValueError(f"{what} is {quote(group)}, expected one of a kind")
+    return MappingProxyType(found)
+
+
+def _described(name: str, seen: Statistic, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Describe a statistic for a file, and add its arrays to those of the file."""
+    data, state = seen.to_state()
+    for key, array in state.items():
+        if f"{name}.{key}" in arrays:
+            raise QrsValueError(f"two arrays would be named {quote(f'{name}.{key}')}; rename a layer")
+        arrays[f"{name}.{key}"] = array
+    return {**data, "id": seen.written_id(), "arrays": list(state)}
+
+
+def _merged(name: str, sources: Sequence[S]) -> S:
     whole = sources[0].fresh()
     try:
         for source in sources:
@@ -185,30 +295,46 @@ def _merged(name: str, sources: Sequence[Observer]) -> Observer:
 
 
 def calibrate(
-    model: Model, batches: Iterable[Mapping[str, ArrayLike]], recipe: Recipe, progress: Progress = None
+    model: Model,
+    batches: Iterable[Mapping[str, ArrayLike]],
+    recipe: Recipe,
+    progress: Progress = None,
+    *,
+    stats: Statistics | None = None,
+    collect: Sequence[Statistic] = (),
 ) -> Statistics:
-    """Run every batch once and observe the layers whose rule has a ``Static`` input.
+    """Run every batch once and observe the inputs of layers, in memory that does not grow with the data.
 
     Parameters
     ----------
     model : Model
         In float32; it is not changed.
     batches : iterable of mapping of str to array_like
-        Inputs for ``model.run``. Read once, so a generator will do.
+        Inputs for ``model.run``. Read once, so a generator will do; shapes may vary.
     recipe : Recipe
-        Says which layers to observe, and with which observer (``MinMax`` where a rule names none).
+        Says which layers to observe, those whose rule has a ``Static`` input, and with which observer
+        (``MinMax`` where a rule names none).
     progress : None, bool or callable, optional
         Called as ``progress(done, total)`` after each batch; True shows a bar.
+    stats : Statistics, optional
+        To go on from, and to fill: those of a former run, or ``Statistics()``. They hold every batch that ran
+        in whole also when this call ends in an error or is interrupted, ``stats.batches`` of them; pass the
+        batches that are left. For that, the states before a batch are kept while it runs.
+    collect : sequence of Statistic, optional
+        What else to collect at the inputs of the products whose weights a rule quantizes, such as `Gram`.
+        They stay as they are: each layer has one of its own.
 
     Returns
     -------
     Statistics
+        ``stats`` itself where it was given.
 
     Raises
     ------
     QrsValueError
-        When there are no batches, the recipe observes nothing, or a layer's input is not finite (layer and
-        batch are named). What the iterable itself raises passes through.
+        When there are no batches, the recipe observes nothing and nothing is collected, ``stats`` are of
+        other layers or settings, or a layer's input is not finite (layer and batch are named). What the
+        iterable itself raises passes through.
 
     Examples
     --------
@@ -221,27 +347,75 @@ def calibrate(
     expect(model, Model, "model")
     expect(recipe, Recipe, "recipe", "; Recipe.preset(name) makes one")
     expect(batches, Iterable, "batches", " of mappings")
-    observers = {}
+    kinds = expect_all(collect, Statistic, "collect")  # type: ignore[type-abstract]
+    wanted = _wanted(model, recipe, kinds)
+    if stats is None:
+        stats = wanted
+    else:
+        expect(stats, Statistics, "stats", "; Statistics() holds nothing yet")
+        _go_on(stats, wanted)
+    for batch in track(batches, progress, "calibrate"):
+        with _in_batch(stats.batches):
+            _observe(model, batch, stats)
+    if not stats.batches:
+        raise QrsValueError("no calibration data: batches is empty")
+    return stats
+
+
+def _wanted(model: Model, recipe: Recipe, collect: Sequence[Statistic]) -> Statistics:
+    """Make the statistics of all layers that are to be observed, without data."""
+    observers: dict[str, Observer] = {}
+    collected = {}
     for name, rule in recipe.assign(model.layers).items():
-        if isinstance(rule.input, Static) and "input" in model.layers[name].attributes():
+        if rule.weight is None or "input" not in model.layers[name].attributes():
+            continue
+        if isinstance(rule.input, Static):
             observer = rule.input.observer
             observers[name] = observer.fresh() if isinstance(observer, Observer) else MinMax()
-    if not observers:
+        if collect:
+            collected[name] = [each.fresh() for each in collect]
+    if not observers and not collected:
         raise QrsValueError(
-            "no layer of the model has a Static input in this recipe: there is nothing to calibrate"
+            "no layer of the model has a Static input in this recipe and collect names nothing: "
+            "there is nothing to calibrate"
         )
+    return Statistics(observers, collected)
+
+
+def _go_on(stats: Statistics, wanted: Statistics) -> None:
+    """Refuse statistics of another calibration; fill those that hold nothing."""
+    if not stats.observers and not stats.collected and not stats.batches:
+        stats.observers, stats.collected = wanted.observers, wanted.collected
+        return
+    for name in {**stats.observers, **stats.collected, **wanted.observers, **wanted.collected}:
+        seen, expected = ([each.fresh() for each in some._at(name)] for some in (stats, wanted))
+        if seen != expected:
+            raise QrsValueError(
+                f"stats hold {quote(seen)} of layer {quote(name)}, expected {quote(expected)}; "
+                f"go on with the recipe and the collect of the former run"
+            )
+
+
+def _observe(model: Model, batch: Mapping[str, ArrayLike], stats: Statistics) -> None:
+    """Take in a batch, in whole or not at all."""
+    before: dict[str, list[dict[str, Any]]] = {}
 
     def watch(name: str, inputs: tuple[NDArray[Any], ...]) -> None:
-        if name in observers:
-            observers[name].update(np.asarray(inputs[0]))
+        statistics = stats._at(name)
+        # States are replaced and never written to, so references are enough to keep one.
+        before.setdefault(name, [dict(vars(each)) for each in statistics])
+        for each in statistics:
+            each.update(np.asarray(inputs[0]))
 
-    done = 0
-    for done, batch in enumerate(track(batches, progress, "calibrate"), 1):
-        with _in_batch(done - 1):
-            model.run(batch, watch=watch)
-    if not done:
-        raise QrsValueError("no calibration data: batches is empty")
-    return Statistics(observers)
+    try:
+        model.run(batch, watch=watch)
+        stats.batches += 1
+    except BaseException:
+        for name, states in before.items():
+            for each, state in zip(stats._at(name), states, strict=True):
+                vars(each).clear()
+                vars(each).update(state)
+        raise
 
 
 @contextmanager
@@ -280,26 +454,44 @@ def load_stats(path: container.Path) -> Statistics:
     """
     path = container.file_name(path)
     arrays, metadata = container.read(path)
-    container.expect(path, metadata, _FORMAT, _VERSION, {"observers"})
-    described = container.parse_json(metadata["observers"], f"{path}: observers")
-    if not isinstance(described, dict):
-        raise FormatError(f"{path}: observers is not an object")
+    fields = {"batches": int, "observers": dict, "collected": dict}
+    container.expect(path, metadata, _FORMAT, _VERSION, set(fields))
+    found = {}
+    for field, kind in fields.items():
+        found[field] = container.parse_json(metadata[field], f"{path}: {field}")
+        if type(found[field]) is not kind:
+            raise FormatError(f"{path}: {field} is {quote(found[field])}, expected a JSON {kind.__name__}")
     observers = {}
-    for name, data in described.items():
-        keys = data.pop("arrays", None) if isinstance(data, dict) else None
-        if not isinstance(keys, list) or any(f"{name}.{key}" not in arrays for key in keys):
-            raise FormatError(
-                f"{path}: observer {quote(name)} names arrays {quote(keys)}, which the file does not hold"
-            )
-        state = {key: arrays.pop(f"{name}.{key}") for key in keys}
-        observers[name] = _observer(f"{path}: layer {quote(name)}", data, state)
+    for name, data in found["observers"].items():
+        state = _taken(f"{path}: observer {quote(name)}", name, data, arrays)
+        observers[name] = _restored(f"{path}: layer {quote(name)}", Observer.from_state, data, state)
+    collected: dict[str, list[Statistic]] = {}
+    for name, group in found["collected"].items():
+        if not isinstance(group, list) or not all(isinstance(data, dict) for data in group):
+            raise FormatError(f"{path}: collected of {quote(name)} is {quote(group)}, expected objects")
+        collected[name] = []
+        for data in group:
+            state = _taken(f"{path}: statistic {quote(name)}", f"{name}.{data.get('id')}", data, arrays)
+            made = _restored(f"{path}: layer {quote(name)}", Statistic.from_state, data, state)
+            collected[name].append(made)
     if arrays:
-        raise FormatError(f"{path}: arrays {quote(sorted(arrays))} belong to no observer")
-    return Statistics(observers)
-
-
-def _observer(what: str, data: dict[str, Any], state: dict[str, NDArray[Any]]) -> Observer:
+        raise FormatError(f"{path}: arrays {quote(sorted(arrays))} belong to no statistic")
     try:
-        return Observer.from_state(data, state)
+        return Statistics(observers, collected, found["batches"])
+    except QrsError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _taken(what: str, prefix: str, data: object, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Take the arrays that a statistic names from those of the file."""
+    keys = data.pop("arrays", None) if isinstance(data, dict) else None
+    if not isinstance(keys, list) or any(f"{prefix}.{key}" not in arrays for key in keys):
+        raise FormatError(f"{what} names arrays {quote(keys)}, which the file does not hold")
+    return {key: arrays.pop(f"{prefix}.{key}") for key in keys}
+
+
+def _restored(what: str, build: Callable[..., S], data: object, state: dict[str, NDArray[Any]]) -> S:
+    try:
+        return build(data, state)
     except QrsError as error:
         raise FormatError(f"{what}: {error}") from error

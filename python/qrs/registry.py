@@ -49,7 +49,8 @@ class Registered:
     """Base of every kind that is found by id.
 
     A direct subclass opens a table with ``kind=``; its own subclasses enter that table with ``id=``. A
-    subclass without an ``id`` stands outside of the table and may serve as a base of further rows.
+    subclass without an ``id`` stands outside of the table and may serve as a base of further rows; it sees
+    those rows alone.
 
     Examples
     --------
@@ -85,7 +86,7 @@ class Registered:
     @classmethod
     def ids(cls) -> list[str]:
         """List the ids of this kind, sorted."""
-        return sorted(cls._table)
+        return sorted(name for name, row in cls._table.items() if issubclass(row, cls))
 
     @classmethod
     def written_id(cls) -> str:
@@ -112,6 +113,6 @@ class Registered:
             If no class of this kind has the id; the message lists those that have one and the nearest.
         """
         found = cls._table.get(id) if isinstance(id, str) else None
-        if found is None:
+        if found is None or not issubclass(found, cls):
             raise unknown(cls.kind, id, cls.ids())
         return found
