@@ -1,4 +1,4 @@
-"""What quantization did to a model, measured: noise by layer and by source, milliseconds, and a page of it."""
+"""What quantization did to a model: noise by layer and by source, milliseconds, and a page that shows it."""
 
 from .base import Noise
 from .differences import Differences, differences

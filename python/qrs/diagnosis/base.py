@@ -93,7 +93,7 @@ class Noise:
         Returns
         -------
         dict
-            ``sqnr_db`` and ``ratio``; what is infinite is None, so arrays that do not differ have the ratio 0.
+            ``sqnr_db`` and ``ratio``; None for what is infinite: arrays that do not differ have the ratio 0.
         """
         told = {"sqnr_db": self.sqnr_db, "ratio": self.ratio}
         return {name: value if math.isfinite(value) else None for name, value in told.items()}

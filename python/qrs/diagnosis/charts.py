@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .sources import Histogram
 
-__all__ = ["Cell", "bar", "histogram", "table"]
+__all__ = ["Cell", "bar", "histogram", "legend", "table"]
 
 _WIDTH, _HEIGHT = 320, 96
 
@@ -78,7 +78,26 @@ def bar(parts: Sequence[tuple[str, float]], label: str) -> Cell:
             drawn.append(f'<rect class="{colour}" x="{at:.2f}" width="{width:.2f}" height="10"/>')
         at += width
     shape = f'viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}"'
-    return Cell(f'<svg class="bar" {shape}><title>{escape(label)}</title>{"".join(drawn)}</svg>', "wide", True)
+    return Cell(
+        f'<svg class="bar" {shape}><title>{escape(label)}</title>{"".join(drawn)}</svg>', "wide", True
+    )
+
+
+def legend(colours: Mapping[str, str]) -> str:
+    """Say what colours mean.
+
+    Parameters
+    ----------
+    colours : mapping of str to str
+        The class of a colour by what it stands for.
+
+    Returns
+    -------
+    str
+    """
+    box = '<svg viewBox="0 0 10 10" aria-hidden="true"><rect class="{}" width="10" height="10"/></svg>'
+    items = (f"<li>{box.format(colour)}{escape(name)}</li>" for name, colour in colours.items())
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def histogram(what: str, seen: Histogram) -> str:
@@ -111,6 +130,8 @@ def histogram(what: str, seen: Histogram) -> str:
         told += f", codes from {seen.ends[0]:.4g} to {seen.ends[1]:.4g}"
         edges = [min(max((end - first) * scale, 1), _WIDTH - 1) for end in seen.ends]
         lines = "".join(f'<path class="end" d="M{x:.1f} 0v{_HEIGHT}"/>' for x in edges)
-    shape = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(told)}"'
+    shape = (
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(told)}"'
+    )
     svg = f'<svg class="histogram" {shape}><path class="count" d="{bars}"/>{lines}</svg>'
     return f"<figure>{svg}<figcaption>{escape(told)}</figcaption></figure>"

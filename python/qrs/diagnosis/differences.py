@@ -60,7 +60,8 @@ def differences(
     Returns
     -------
     Differences
-        Of layers that both models name, and whose outputs have one shape and hold floats.
+        Of layers that both models have, by name or by the value that they write, and whose outputs have one
+        shape and hold floats.
 
     Raises
     ------
@@ -84,9 +85,10 @@ def differences(
         if one != other:
             raise QrsValueError(f"the models have {what} {quote(one)} and {quote(other)}, expected the same")
     outputs: dict[str, Noise] = {}
-    layers = {name: Noise() for name in exact.layers if name in given.layers}
+    same = _counterparts(exact, given)
+    layers = {name: Noise() for name in exact.layers if name in same.values()}
     for batch in track(batches, progress, "compare"):
-        ran = _run(exact, given, batch, layers)
+        ran = _run(exact, given, batch, layers, same)
         for name, noise in ran.items():
             outputs[name] = outputs.get(name, Noise()) + noise
     if not outputs:
@@ -94,8 +96,26 @@ def differences(
     return Differences(outputs, layers)
 
 
+def _counterparts(exact: Model, given: Model) -> dict[str, str]:
+    """Give, for layers of the second model, the layer of the first that computes the same.
+
+    Names decide. Writing a model as ONNX renames nodes but not the values between them, so nodes without a
+    namesake are matched by what they write.
+    """
+    same = {name: name for name in given.layers if name in exact.layers}
+    writers = {node.output: node.name for node in exact.nodes if node.name not in same}
+    for node in given.nodes:
+        if node.name not in same and node.output in writers:
+            same[node.name] = writers[node.output]
+    return same
+
+
 def _run(
-    exact: Model, given: Model, batch: Mapping[str, ArrayLike], layers: dict[str, Noise]
+    exact: Model,
+    given: Model,
+    batch: Mapping[str, ArrayLike],
+    layers: dict[str, Noise],
+    same: Mapping[str, str],
 ) -> dict[str, Noise]:
     kept: dict[str, NDArray[Any]] = {}
 
@@ -104,6 +124,7 @@ def _run(
             kept.update(comparable({name: output}))
 
     def compare(name: str, output: Any) -> None:
+        name = same.get(name, name)
         if name in layers:
             mine, other = kept.pop(name, None), comparable({name: output}).get(name)
             if mine is None or other is None or mine.shape != other.shape:

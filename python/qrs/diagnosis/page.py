@@ -14,7 +14,7 @@ from ..model import Model
 from ..progress import Progress
 from ..report import Report, Row
 from .base import Noise
-from .charts import Cell, bar, histogram, table
+from .charts import Cell, bar, histogram, legend, table
 from .differences import Differences, differences
 from .sources import PARTS, Sources, sources
 from .style import STYLE
@@ -22,7 +22,7 @@ from .times import Times, times
 
 __all__ = ["Diagnosis", "diagnose", "page"]
 
-_RUNS = 10
+_RUNS = 5
 _COLOURS = dict(zip(PARTS, ("wr", "wc", "ar", "ac"), strict=True))
 
 
@@ -143,10 +143,11 @@ def page(report: Report, diagnosis: Diagnosis | None = None, title: str = "Quant
 
 def _summary(report: Report, seen: Diagnosis | None) -> str:
     ratio = report.bytes_before / max(report.bytes_after, 1)
-    facts = [("Size", f"{_size(report.bytes_before)} → {_size(report.bytes_after)}", f"{ratio:.2f} times smaller")]
-    weights = [row for row in report.rows if row.weight is not None or row.reason != "has no weight to quantize"]
+    facts = [
+        ("Size", f"{_size(report.bytes_before)} → {_size(report.bytes_after)}", f"{ratio:.2f} times smaller")
+    ]
     facts.append(
-        ("Layers quantized", f"{len(report.quantized)} of {len(report.rows)}", f"{len(weights)} could be or hold others")
+        ("Layers quantized", f"{len(report.quantized)} of {len(report.rows)}", "the rest below, with reasons")
     )
     how = "Not measured: there was no data."
     if seen is not None:
@@ -167,7 +168,12 @@ def _summary(report: Report, seen: Diagnosis | None) -> str:
 
 
 def _layers(report: Report, seen: Diagnosis | None) -> str:
-    head = ["layer", "weight", "input", *_numbers("bytes before", "bytes after", "weight dB")]
+    head: list[Cell | str] = [
+        "layer",
+        "weight",
+        "input",
+        *_numbers("bytes before", "bytes after", "weight dB"),
+    ]
     if seen is not None:
         head += _numbers("own dB", "dB so far", "ms before", "ms after")
     rows = []
@@ -176,13 +182,15 @@ def _layers(report: Report, seen: Diagnosis | None) -> str:
         cells += _numbers(f"{row.bytes_before:,}", f"{row.bytes_after:,}", _decibels(row.sqnr_db))
         if seen is not None:
             own, reached = seen.sources.get(row.name), seen.differences.layers.get(row.name)
-            cells += _numbers(_db(own and own.own), _db(reached), *_taken(row.name, seen))
+            cells += _numbers(_db(None if own is None else own.own), _db(reached), *_taken(row.name, seen))
         rows.append(cells)
     if not rows:
         return "<h2>Quantized layers</h2>\n<p>None.</p>"
     told = "Signal to quantization noise in dB: of the weight itself"
     if seen is not None:
-        told += "; <em>own</em>, at the output when the layer alone is quantized; <em>so far</em>, at the output"
+        told += (
+            "; <em>own</em>, at the output when the layer alone is quantized; <em>so far</em>, at the output"
+        )
         told += " with the noise of all layers before"
     return f"<h2>Quantized layers</h2>\n<p>{told}.</p>\n{table('In order of execution', head, rows)}"
 
@@ -200,19 +208,14 @@ def _errors(seen: Diagnosis) -> str:
         told = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
         drawn = bar([(_COLOURS[part], length * share) for part, share in shares.items()], told)
         rows.append([name, drawn, *_numbers(f"{100 * _amplitude(source.own):.2g} %", _db(source.own))])
-    legend = "".join(
-        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect class="{colour}" width="10" height="10"/></svg>'
-        f"{part}</li>"
-        for part, colour in _COLOURS.items()
-    )
     told = (
-        "What each layer loses by itself. A bar is as long as the amplitude of the noise, relative to that of the "
-        "output; colours share out its energy. Rounding is the distance to the next level, clipping what lies "
-        "beyond the last one."
+        "What each layer loses by itself. A bar is as long as the amplitude of the noise, relative to that of "
+        "the output; colours share out its energy. Rounding is the distance to the next level, clipping what "
+        "lies beyond the last one."
     )
-    head = ["layer", Cell("noise by source", "wide"), *_numbers("noise / output", "own dB")]
+    head: list[Cell | str] = ["layer", Cell("noise by source", "wide"), *_numbers("noise / output", "own dB")]
     drawn_table = table("Worst first", head, rows)
-    return f'<h2>Where the error comes from</h2>\n<p>{told}</p>\n<ul class="legend">{legend}</ul>\n{drawn_table}'
+    return f"<h2>Where the error comes from</h2>\n<p>{told}</p>\n{legend(_COLOURS)}\n{drawn_table}"
 
 
 def _bytes(report: Report) -> str:
@@ -222,7 +225,9 @@ def _bytes(report: Report) -> str:
 
 
 def _milliseconds(report: Report, seen: Diagnosis) -> str:
-    names = [row.name for row in report.rows if row.name in seen.before.layers and row.name in seen.after.layers]
+    names = [
+        row.name for row in report.rows if row.name in seen.before.layers and row.name in seen.after.layers
+    ]
     pairs = {name: (seen.before.layers[name], seen.after.layers[name]) for name in names}
     return _pairs("Milliseconds", "ms", pairs, lambda value: f"{value:.3f}")
 
@@ -238,8 +243,9 @@ def _pairs(title: str, unit: str, pairs: Mapping[str, tuple[float, float]], show
             for colour, when, value in (("before", "before", before), ("after", "after", after))
         ]
         rows.append([name, Cell("".join(bars), "wide", True), *_numbers(show(before), show(after))])
-    head = ["layer", Cell("before (above), after (below)", "wide"), *_numbers(f"{unit} before", f"{unit} after")]
-    return f"<h2>{title}</h2>\n{table(f'{title} of each layer, before and after', head, rows)}"
+    head: list[Cell | str] = ["layer", Cell("chart", "wide"), *_numbers("before", "after")]
+    shown = table(f"{title} of each layer, before and after", head, rows)
+    return f"<h2>{title}</h2>\n{legend({'before': 'before', 'after': 'after'})}\n{shown}"
 
 
 def _left(report: Report) -> str:
@@ -248,7 +254,9 @@ def _left(report: Report) -> str:
     ]
     if not rows:
         return ""
-    shown = table("Layers that were left as they are, or changed otherwise than asked", ["layer", "kind", "why"], rows)
+    shown = table(
+        "Layers that were left as they are, or changed otherwise than asked", ["layer", "kind", "why"], rows
+    )
     return f"<h2>Left alone</h2>\n{shown}"
 
 
@@ -262,8 +270,8 @@ def _ranges(seen: Diagnosis) -> str:
     if not cards:
         return ""
     told = (
-        "Heights are roots of counts, so that tails are seen. Dashed lines are the ends of the codes of a static "
-        "input: what lies beyond them is clipped."
+        "Heights are roots of counts, so that tails are seen. Dashed lines are the ends of the codes of a "
+        "static input: what lies beyond them is clipped."
     )
     return f'<h2>Ranges</h2>\n<p>{told}</p>\n<div class="cards">{"".join(cards)}</div>'
 
