@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ..calibration import calibrate
 from ..diagnosis import Times, differences, times
 from ..diagnosis.base import is_quantized
+from ..diagnosis.differences import counterparts
 from ..errors import QrsValueError, quote
 from ..model import Model
 from ..qtensor import QTensor
@@ -33,6 +35,7 @@ __all__ = ["run_bench", "run_diff"]
 
 # Less than this is within the spread of medians on a machine that does something else as well.
 _SLOWER = 1.05
+_BUSY = 1.5
 
 
 def run_diff(args: argparse.Namespace) -> Result:
@@ -90,15 +93,17 @@ def run_bench(args: argparse.Namespace) -> Result:
     before, after, against = _pair(args, model, batch)
     floats, codes = times([before, after], batch, args.runs, progress())
     kinds = {name: layer for name, layer in after.layers.items() if name in codes.layers}
+    same = counterparts(before, after)
     rows = [
         {
             "name": name,
-            "before": floats.layers.get(name),
+            "before": floats.layers.get(same.get(name, name)),
             "after": codes.layers[name],
             "is_quantized": is_quantized(layer),
         }
         for name, layer in kinds.items()
     ]
+    busy = _load()
     losing = [row["name"] for row in rows if row["is_quantized"] and _loses(row)]
     data = {
         "file": args.model,
@@ -108,8 +113,14 @@ def run_bench(args: argparse.Namespace) -> Result:
         "milliseconds": {"before": floats.total, "after": codes.total},
         "layers": rows,
         "keep_float": losing,
+        "load": busy,
     }
     return Result(_told(data, floats, codes), data)
+
+
+def _load() -> float | None:
+    """Give how many programs want each CPU, where the system tells."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
 def _loses(row: dict[str, Any]) -> bool:
@@ -187,4 +198,9 @@ def _told(data: dict[str, Any], before: Times, after: Times) -> str:
         text += [f"  {name}" for name in data["keep_float"]]
     else:
         text.append("no quantized layer is slower than in float32")
+    if data["load"] is not None and data["load"] > _BUSY:
+        text.append(
+            f"the machine is busy (load {data['load']:.1f} for each CPU): products in float32, whose threads "
+            f"wait for one another, look slower than they are"
+        )
     return "\n".join(text)

@@ -14,7 +14,7 @@ from ..model import Model
 from ..progress import Progress, track
 from .base import Noise, comparable
 
-__all__ = ["Differences", "differences"]
+__all__ = ["Differences", "counterparts", "differences"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def differences(
         if one != other:
             raise QrsValueError(f"the models have {what} {quote(one)} and {quote(other)}, expected the same")
     outputs: dict[str, Noise] = {}
-    same = _counterparts(exact, given)
+    same = counterparts(exact, given)
     layers = {name: Noise() for name in exact.layers if name in same.values()}
     for batch in track(batches, progress, "compare"):
         ran = _run(exact, given, batch, layers, same)
@@ -96,7 +96,7 @@ def differences(
     return Differences(outputs, layers)
 
 
-def _counterparts(exact: Model, given: Model) -> dict[str, str]:
+def counterparts(exact: Model, given: Model) -> dict[str, str]:
     """Give, for layers of the second model, the layer of the first that computes the same.
 
     Names decide. Writing a model as ONNX renames nodes but not the values between them, so nodes without a

@@ -209,11 +209,11 @@ def _errors(seen: Diagnosis) -> str:
         drawn = bar([(_COLOURS[part], length * share) for part, share in shares.items()], told)
         rows.append([name, drawn, *_numbers(f"{100 * _amplitude(source.own):.2g} %", _db(source.own))])
     told = (
-        "What each layer loses by itself. A bar is as long as the amplitude of the noise, relative to that of "
-        "the output; colours share out its energy. Rounding is the distance to the next level, clipping what "
-        "lies beyond the last one."
+        "What each layer loses by itself. A bar is as long as the amplitude of the noise, relative to that "
+        "of the output; colours share out its energy. Rounding is the distance to the next level, clipping "
+        "what lies beyond the last one."
     )
-    head: list[Cell | str] = ["layer", Cell("noise by source", "wide"), *_numbers("noise / output", "own dB")]
+    head: list[Cell | str] = ["layer", Cell("noise by source", "wide"), *_numbers("noise", "own dB")]
     drawn_table = table("Worst first", head, rows)
     return f"<h2>Where the error comes from</h2>\n<p>{told}</p>\n{legend(_COLOURS)}\n{drawn_table}"
 

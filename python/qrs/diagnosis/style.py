@@ -61,6 +61,6 @@ figcaption { font-size: .8rem; }
 svg.histogram { display: block; width: 100%; height: 5rem; border-bottom: 1px solid var(--line); }
 .count { fill: var(--before); }
 .end { stroke: var(--end); stroke-width: 1.5; stroke-dasharray: 4 3; vector-effect: non-scaling-stroke; }
-@media screen and (max-width: 36rem) { th, td { padding: .3rem .35rem; } tbody th { min-width: 5.5rem; }
+@media screen and (max-width: 36rem) { th, td { padding: .3rem .35rem; } tbody th { min-width: 6.75rem; }
   h1 { font-size: 1.35rem; } dl.facts { grid-template-columns: 1fr 1fr; } dl.facts dd { font-size: 1.1rem; } }
 """
