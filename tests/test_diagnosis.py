@@ -61,8 +61,10 @@ def test_a_model_does_not_differ_from_itself():
 
 
 def test_layers_of_other_names_are_matched_by_what_they_write():
-    one = qrs.Model([qrs.Node("a", linear(3, 4), ["x"], "h"), qrs.Node("b", nn.Normalize(), ["h"])], "x", "b")
-    two = qrs.Model([qrs.Node("c", linear(3, 4), ["x"], "h"), qrs.Node("b", nn.Normalize(), ["h"])], "x", "b")
+    one, two = (
+        qrs.Model([qrs.Node(n, linear(3, 4), ["x"], "h"), qrs.Node("b", nn.Normalize(), ["h"])], ["x"], ["b"])
+        for n in "ac"
+    )
     assert list(differences(one, two, [{"x": array(3, 4)}]).layers) == ["a", "b"]
 
 

@@ -102,6 +102,7 @@ def run_quantize(args: argparse.Namespace) -> Result:
         "output": None if missed else args.output,
         "recipe": name,
         "report": args.report,
+        "batches": len(given),
         "measured_batches": min(len(given), args.measure),
         "sqnr": None if noise is None else noise.total.to_dict(),
         "diagnosis": seen.to_dict() if isinstance(seen, Diagnosis) else None,
@@ -155,7 +156,7 @@ def _save(args: argparse.Namespace, small: Model, given: list[Batch], kind: str)
 def _told(args: argparse.Namespace, name: str, report: Report, data: dict[str, Any], missed: bool) -> str:
     lines = [str(report), ""]
     if data["sqnr"] is not None:
-        on = f"on {data['measured_batches']} batches"
+        on = f"on {data['measured_batches']} of {data['batches']} batches"
         lines.append(f"output: {decibels(data['sqnr'])} dB signal to quantization noise {on}")
     if args.report is not None:
         lines.append(f"report: {args.report}")
