@@ -11,32 +11,22 @@ import numpy as np
 import pytest
 import qrs
 from models import array
+from onnx_models import DATA, FEEDS, digits, parsed, pictures, real, with_constants
 from qrs import nn
 from qrs.testing import check_layer
 
 onnx = pytest.importorskip("onnx", reason="ONNX files are read with the onnx package: pip install onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
-DATA = Path(os.environ.get("QRS_TEST_DATA", Path(__file__).parents[2] / "shared/data")).resolve()
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGE = Path(qrs.__file__).parents[1]
 
 
-def parsed(text, opset=17):
-    """A model in the syntax of ``onnx.parser``."""
-    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]>\n{text}')
-
-
-def with_constants(model, **constants):
-    for name, value in constants.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return model
-
-
 def evaluated(model, feeds):
     """What the evaluator of the onnx package gives."""
-    return onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    return ReferenceEvaluator(model).run(None, feeds)
 
 
 def check(model, feeds, kinds=None, rtol=1e-5):
@@ -118,40 +108,6 @@ def test_stored_cases(stores, folder, case):
 
 
 # ---- real models
-
-
-def real(path):
-    found = DATA / path
-    if not found.exists():
-        pytest.skip(f"no {path} under {DATA}: set QRS_TEST_DATA to the folder that holds it")
-    return str(found)
-
-
-def digits():
-    data = np.load(real("mnist/mnist10k.npz"))
-    return [
-        (
-            (data[f"{part}_x"] / 255).astype(np.float32).reshape(-1, 1, 28, 28),
-            data[f"{part}_y"],
-        )
-        for part in ("train", "test")
-    ]
-
-
-def pictures():
-    data = np.load(real("cifar/cifar10_small.npz"))
-    return [
-        (np.ascontiguousarray(np.moveaxis(data[f"{part}_x"], -1, 1)).astype(np.float32), data[f"{part}_y"])
-        for part in ("calib", "test")
-    ]
-
-
-FEEDS = {
-    "mnist/cnn_mnist.onnx": lambda: {"x": digits()[1][0][:16]},
-    "cifar/resnet8_cifar10.onnx": lambda: {"x": pictures()[1][0][:8]},
-    "face/slim-320.onnx": lambda: {"input": array(1, 3, 240, 320)},
-    "lm/lm_llama.onnx": lambda: {"ids": np.load(real("lm/lm_llama_check.npz"))["ids"]},
-}
 
 
 @pytest.mark.parametrize("path", FEEDS)

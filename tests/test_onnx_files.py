@@ -1,5 +1,6 @@
 """ONNX files that are damaged, hostile or foreign: each ends in an error that names the node or the field."""
 
+import contextlib
 import os
 import time
 
@@ -194,3 +195,61 @@ def test_external_data_that_is_refused(tmp_path, location, entries, message):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(qrs.FormatError, match=message):
         qrs.onnx.load(stored(tmp_path, external(location, **entries)))
+
+
+def test_names_that_are_no_text(tmp_path):
+    data = model([RELU]).SerializeToString().replace(b"the Relu", b"the \xff\xfe\x80!")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(qrs.FormatError, match=r"model\.onnx: .*UTF-8"):
+        qrs.onnx.load(path)
+
+
+MISFITS = {
+    "BatchNormalization": ([(6, 4, 1, 1)], [(5,), (5,), (5,), (5,)]),
+    "Gemm": ([], [(4, 6), (5,)]),
+    "DequantizeLinear": ([], [(), (3,)]),
+}
+
+
+def misfit(op):
+    """A product and, after it, an operator whose constants have shapes that do not go with it."""
+    filters, shapes = MISFITS[op]
+    dtype = np.int8 if op == "DequantizeLinear" else np.float32
+    parts = [weight(f"c{i}", shape) for i, shape in enumerate(shapes)]
+    if op == "DequantizeLinear":
+        parts[1] = numpy_helper.from_array(np.zeros(shapes[1], dtype), "c1")
+        parts.append(numpy_helper.from_array(np.ones((4, 6), dtype), "codes"))
+        return model([node(op, ["codes", "c0", "c1"], ["w"]), node("MatMul", ["x", "w"], ["y"])], parts)
+    first = [node("Conv", ["x", "w"], ["h"])] if filters else []
+    parts += [weight("w", filters[0])] if filters else []
+    value = "h" if filters else "x"
+    return model([*first, node(op, [value, *(f"c{i}" for i in range(len(shapes)))], ["y"])], parts)
+
+
+@pytest.mark.parametrize("op", MISFITS)
+def test_constants_that_do_not_fit_are_refused_at_the_latest_when_run(op):
+    x = np.ones((2, 4, 3, 3) if op == "BatchNormalization" else (2, 4), np.float32)
+    with pytest.raises(qrs.QrsError, match=op) as caught:
+        qrs.onnx.load(misfit(op)).run({"x": x})
+    assert "broadcast" in str(caught.value) or "shape" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_changed_bytes_end_in_a_model_or_an_error(tmp_path, seed):
+    rng, path = np.random.default_rng(seed), tmp_path / "model.onnx"
+    nodes = [
+        node("Conv", ["x", "f"], ["h"], pads=[1, 1, 1, 1]),
+        node("Relu", ["h"], ["r"]),
+        node("Reshape", ["r", "shape"], ["m"]),
+        node("MatMul", ["m", "w"], ["y"]),
+    ]
+    shape = numpy_helper.from_array(np.array([-1, 4], np.int64), "shape")
+    sound = model(nodes, [weight("f", (2, 3, 3, 3)), weight(), shape]).SerializeToString()
+    for _ in range(100):
+        data = bytearray(sound)
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        with contextlib.suppress(qrs.FormatError):
+            assert isinstance(qrs.onnx.load(path), qrs.Model)

@@ -248,7 +248,7 @@ def _bytes(array: Array) -> NDArray[np.uint8]:
 
 
 def replace_file(path: str, save: Any) -> None:
-    """Let ``save(file)`` write a file that takes the place of ``path`` once it is complete and on the disk."""
+    """Let ``save(file)`` write a file that takes the place of ``path`` once it is complete."""
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)

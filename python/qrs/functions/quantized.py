@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..errors import QrsTypeError, QrsValueError
 from .base import Array, dtype_of, operator, saturated_cast
 from .windows import Window, conv_integer
 
 __all__: list[str] = []
 
+# Products of 8 bits up to this length fit into int32, whatever they and their zero points are.
+_EXACT = (1 << 31) // (255 * 255) - 1
 _RANGES = {
     **{f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (2, 4, 8, 16, 32)},
     **{f"uint{bits}": (0, (1 << bits) - 1) for bits in (2, 4, 8, 16, 32)},
@@ -120,6 +123,15 @@ def _matmul_exact(a: Array, b: Array) -> Array:
 def _matmul_integer(
     a: Array, b: Array, a_zero_point: Array | None = None, b_zero_point: Array | None = None
 ) -> Array:
+    zeros = [0 if z is None else z for z in (a_zero_point, b_zero_point)]
+    if b.ndim == 2 and a.ndim > 1 and b.size and all(np.size(z) == 1 for z in zeros) and len(b) <= _EXACT:
+        out = np.empty((*a.shape[:-1], b.shape[1]), np.int32)
+        left = np.ascontiguousarray(a).reshape(-1, b.shape[0])
+        first, second = (int(np.reshape(z, ())) for z in zeros)
+        if out.size:
+            flat = out.reshape(-1, b.shape[1])
+            _core.matmul_integer(left, np.ascontiguousarray(b), first, second, flat)
+        return out
     rows = -2 if a.ndim > 1 else -1
     return _matmul_exact(_shifted(a, a_zero_point, rows), _shifted(b, b_zero_point))
 

@@ -17,6 +17,7 @@ from ..errors import FormatError, QrsError, QrsValueError, expect, quote
 from ..model import Model, Node
 from ..nn.function import Function
 from . import layers, products
+from .base import Graph
 from .fallback import OnnxOperator
 from .fuse import fused
 from .lowering import Builder
@@ -66,19 +67,22 @@ def load(source: Any) -> Model:
     (array([[3., 8.]], dtype=float32), mappingproxy({'y': Linear(weight=float32[2, 2])}))
     """
     graph = read(source)
-    builder = Builder(graph)
+    try:
+        return _built(graph)
+    except QrsError as error:
+        raise FormatError(f"{graph.source}: {error}") from error
+
+
+def _built(graph: Graph) -> Model:
+    builder, outputs = Builder(graph), list(graph.outputs)
     for operation in graph.operations:
         builder.add(operation)
-    for output in graph.outputs:
+    for output in outputs:
         if output in builder.constants:
             constant = Function("Identity", constants={0: builder.constants[output]})
             builder.node(constant, [], output, f"{output}.constant")
-    nodes = _narrowed(builder.nodes, graph.outputs, builder.is_widened)
-    try:
-        outputs = list(graph.outputs)
-        return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
-    except QrsError as error:
-        raise FormatError(f"the graph of the model: {error}") from error
+    nodes = _narrowed(builder.nodes, graph.outputs)
+    return Model(fused(nodes, outputs, graph.is_double), graph.inputs, outputs)
 
 
 def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | None = None) -> None:
@@ -86,13 +90,14 @@ def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | 
 
     A quantized weight is stored as its codes before a ``DequantizeLinear``, a quantized input goes through
     ``QuantizeLinear`` (or ``DynamicQuantizeLinear``) and ``DequantizeLinear``; a runtime may fuse them into
-    products of integers. The file has version 18 of the operators, or the lowest above it that its codes need.
+    products of integers, and `load` does. The file has version 18 of the operators, or the lowest above it
+    that its codes need.
 
     Parameters
     ----------
     model : Model
-        Of layers that ONNX can express: those that `load` gives, quantized to integers, per tensor, channel or
-        group, with static inputs or dynamic ones per tensor.
+        Of layers that ONNX can express: those that `load` gives, quantized to integers, per tensor, channel
+        or group, with static inputs or dynamic ones per tensor.
     path : str, bytes or os.PathLike
         Appears complete or not at all.
     example : mapping of str to array_like, optional
@@ -132,13 +137,9 @@ def save(model: Model, path: container.Path, example: Mapping[str, ArrayLike] | 
     container.replace_file(container.file_name(path), lambda file: file.write(data))
 
 
-def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str], is_widened: bool) -> list[Node]:
-    """Give out the narrow floats that the file declares, where values may have become float32 on the way.
-
-    Products do that to both kinds, NumPy to bfloat16 that meets float32.
-    """
-    kinds = ("float16", "bfloat16") if is_widened else ("bfloat16",)
-    narrow = {name: dtype for name, dtype in outputs.items() if dtype in kinds}
+def _narrowed(nodes: Sequence[Node], outputs: Mapping[str, str]) -> list[Node]:
+    """Give out the narrow floats that the file declares: layers of qrs compute in float32."""
+    narrow = {name: dtype for name, dtype in outputs.items() if dtype in ("float16", "bfloat16")}
     wide = {n.output: f"{n.output}.float32" for n in nodes if n.output in narrow}
     renamed = [
         replace(n, inputs=[wide.get(i, i) for i in n.inputs], output=wide.get(n.output, n.output))

@@ -63,6 +63,8 @@ class Graph:
         Version of each operator set, by domain.
     is_double : bool
         Whether float64 occurs in the file.
+    source : str
+        What messages call the file.
     """
 
     operations: Sequence[Operation]
@@ -71,6 +73,7 @@ class Graph:
     outputs: Mapping[str, str]
     opsets: Mapping[str, int]
     is_double: bool
+    source: str = "model"
 
     @property
     def opset(self) -> int:

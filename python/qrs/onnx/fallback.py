@@ -158,7 +158,7 @@ class OnnxOperator(Layer, id="onnx_operator"):
         """The names that a run takes, in order, and the evaluator of a model that is this node alone."""
         helper, node = package("onnx.helper"), self.proto()
         names = [*node.input, *outer_names(node)]
-        kind = onnx.TypeProto()
+        kind = package().TypeProto()
         inputs = [helper.make_value_info(name, kind) for name in dict.fromkeys(names) if name]
         outputs = [helper.make_value_info(name, kind) for name in node.output if name]
         graph = helper.make_graph([node], "node", inputs, outputs)

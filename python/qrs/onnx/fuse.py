@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from ..nn.function import Function
 from ..nn.linear import Linear
 from ..nn.norm import LayerNorm
 from ..qtensor import QTensor
+from .integers import integers
+from .net import Net, constant_of, is_second, number_of, op_of
 
 __all__ = ["fused"]
 
@@ -47,84 +49,20 @@ def fused(nodes: Sequence[Node], outputs: Sequence[str], is_double: bool = False
     list of Node
         Of the same model, but for the order in which floats are added.
     """
-    net = _Net(nodes, outputs)
+    net = Net(nodes, outputs)
     if not is_double:
         for node in list(nodes):
             if node.output in net.nodes:
                 _gelu(net, node)
                 _silu(net, node)
                 _layer_norm(net, node)
+    integers(net, nodes)
     for node in nodes:
         # One reader may follow the other: normalisation, then activation.
         product: Node | None = net.nodes.get(node.output)
         while product is not None:
             product = _absorb(net, product)
-    return list(net.nodes.values())
-
-
-class _Net:
-    """Nodes by the value they write, and who reads it."""
-
-    def __init__(self, nodes: Sequence[Node], outputs: Sequence[str]) -> None:
-        self.nodes = {node.output: node for node in nodes}
-        self.readers: dict[str, list[Node]] = {}
-        self.outputs = set(outputs)
-        for node in nodes:
-            for name in node.inputs:
-                self.readers.setdefault(name, []).append(node)
-
-    def reader(self, value: str) -> Node | None:
-        """Find the one node that reads a value, if there is but one."""
-        found = self.readers.get(value, [])
-        return found[0] if len(found) == 1 and value not in self.outputs else None
-
-    def function(self, value: str, *ops: str) -> Node | None:
-        """Find the node that writes a value, if it is a function of these operators."""
-        node = self.nodes.get(value)
-        return node if node is not None and _op(node) in ops else None
-
-    def next(self, value: str, *ops: str) -> Node | None:
-        """Find the one node that reads a value, if it is a function of these operators."""
-        node = self.reader(value)
-        return node if node is not None and _op(node) in ops else None
-
-    def put(self, layer: Layer, inputs: Sequence[str], name: str, gone: Sequence[Node]) -> Node:
-        """Write what the last of these nodes wrote with a layer; nodes that nobody reads then go."""
-        target = gone[-1]
-        for node in gone:
-            for value in node.inputs:
-                self.readers[value] = [r for r in self.readers[value] if r is not node]
-        node = Node(name, layer, inputs, target.output)
-        self.nodes[target.output] = node
-        for value in inputs:
-            self.readers.setdefault(value, []).append(node)
-        for old in gone[:-1]:
-            self.nodes.pop(old.output, None)
-        return node
-
-
-def _op(node: Node) -> str:
-    return node.layer.op if isinstance(node.layer, Function) else ""
-
-
-def _constant(node: Node | None) -> NDArray[Any] | None:
-    """Give the constant of a function of two inputs, one of which changes."""
-    layer = None if node is None else node.layer
-    if not isinstance(layer, Function) or len(layer.constants) != 1 or node is None or len(node.inputs) != 1:
-        return None
-    (value,) = layer.constants.values()
-    return value
-
-
-def _number(node: Node | None) -> float:
-    """Give the constant of a function as a number; NaN where it is none."""
-    value = _constant(node)
-    return float(value.reshape(())) if value is not None and value.size == 1 and value.ndim < 2 else math.nan
-
-
-def _second(node: Node) -> bool:
-    """Say whether the constant stands behind what changes."""
-    return isinstance(node.layer, Function) and 1 in node.layer.constants
+    return net.read()
 
 
 def _near(x: float, y: float) -> bool:
@@ -135,7 +73,7 @@ def _near(x: float, y: float) -> bool:
 # ---- into a product
 
 
-def _absorb(net: _Net, node: Node) -> Node | None:
+def _absorb(net: Net, node: Node) -> Node | None:
     """Let a product do what the one node that reads it does; give the new product where it can."""
     layer = node.layer
     if not isinstance(layer, Linear | Conv2d) or layer.activation is not None:
@@ -148,8 +86,8 @@ def _absorb(net: _Net, node: Node) -> Node | None:
 
 
 def _activated(layer: Linear | Conv2d, reader: Node) -> Layer | None:
-    name = _ACTIVATIONS.get(_op(reader))
-    if _op(reader) == "Gelu" and isinstance(reader.layer, Function):
+    name = _ACTIVATIONS.get(op_of(reader))
+    if op_of(reader) == "Gelu" and isinstance(reader.layer, Function):
         name = "gelu_tanh" if reader.layer.settings.get("approximate") == "tanh" else "gelu"
     elif isinstance(reader.layer, Activation):
         name = reader.layer.name
@@ -173,8 +111,8 @@ def _of_channels(layer: Linear | Conv2d, value: NDArray[np.generic] | None) -> F
 
 
 def _shifted(layer: Linear | Conv2d, reader: Node) -> Layer | None:
-    op, value = _op(reader), _of_channels(layer, _constant(reader))
-    if value is None or op not in ("Add", "Sub", "Mul") or (op == "Sub" and not _second(reader)):
+    op, value = op_of(reader), _of_channels(layer, constant_of(reader))
+    if value is None or op not in ("Add", "Sub", "Mul") or (op == "Sub" and not is_second(reader)):
         return None
     if op == "Mul":
         return _scaled(layer, value, np.zeros_like(value))
@@ -183,10 +121,11 @@ def _shifted(layer: Linear | Conv2d, reader: Node) -> Layer | None:
 
 
 def _normalised(layer: Linear | Conv2d, reader: Node) -> Layer | None:
-    if _op(reader) != "BatchNormalization" or not isinstance(reader.layer, Function):
+    if op_of(reader) != "BatchNormalization" or not isinstance(reader.layer, Function):
         return None
     parts = reader.layer.constants
-    if len(parts) != 4 or 0 in parts or any(p.dtype != np.float32 for p in parts.values()):
+    n = layer.weight.shape[0]
+    if len(parts) != 4 or 0 in parts or any(p.dtype != np.float32 or p.shape != (n,) for p in parts.values()):
         return None
     # In float64, so that one rounding of the weight remains.
     scale, bias, mean, variance = (parts[i].astype(np.float64) for i in range(1, 5))
@@ -211,15 +150,15 @@ def _scaled(
 # ---- layers that exporters write as several nodes
 
 
-def _gelu(net: _Net, node: Node) -> None:
+def _gelu(net: Net, node: Node) -> None:
     """``x · (1 + erf(x / √2)) / 2``, with the factors in any order."""
-    if _op(node) != "Erf" or (scaled := net.function(node.inputs[0], "Div", "Mul")) is None:
+    if op_of(node) != "Erf" or (scaled := net.function(node.inputs[0], "Div", "Mul")) is None:
         return
-    root = math.sqrt(2) if _op(scaled) == "Div" else math.sqrt(0.5)
-    if not _near(_number(scaled), root) or not (_second(scaled) or _op(scaled) == "Mul"):
+    root = math.sqrt(2) if op_of(scaled) == "Div" else math.sqrt(0.5)
+    if not _near(number_of(scaled), root) or not (is_second(scaled) or op_of(scaled) == "Mul"):
         return
     x, plus = scaled.inputs[0], net.next(node.output, "Add")
-    if net.reader(scaled.output) is not node or plus is None or not _near(_number(plus), 1.0):
+    if net.reader(scaled.output) is not node or plus is None or not _near(number_of(plus), 1.0):
         return
     gone, half, seen = [scaled, node, plus], 1.0, 0
     while (half, seen) != (0.5, 1):
@@ -229,11 +168,11 @@ def _gelu(net: _Net, node: Node) -> None:
         other = next((name for name in factor.inputs if name != gone[-1].output), "")
         inner = net.function(other, "Mul")
         if not other:
-            half *= _number(factor)
+            half *= number_of(factor)
         elif other == x:
             seen += 1
         elif inner is not None and list(inner.inputs) == [x] and net.reader(other) is factor:
-            half, seen = half * _number(inner), seen + 1
+            half, seen = half * number_of(inner), seen + 1
             gone.insert(0, inner)
         else:
             return
@@ -241,9 +180,9 @@ def _gelu(net: _Net, node: Node) -> None:
     net.put(Activation("gelu"), [x], gone[-1].name, gone)
 
 
-def _silu(net: _Net, node: Node) -> None:
+def _silu(net: Net, node: Node) -> None:
     """``x · sigmoid(x)``."""
-    if _op(node) != "Sigmoid":
+    if op_of(node) != "Sigmoid":
         return
     x, product = node.inputs[0], net.next(node.output, "Mul")
     if product is not None and Counter(product.inputs) == Counter([x, node.output]):
@@ -252,22 +191,22 @@ def _silu(net: _Net, node: Node) -> None:
 
 def _is_mean(node: Node | None) -> bool:
     """Say whether a node takes the mean along the last axis and keeps it."""
-    if node is None or _op(node) != "ReduceMean" or not isinstance(node.layer, Function):
+    if node is None or op_of(node) != "ReduceMean" or not isinstance(node.layer, Function):
         return False
     axes = node.layer.constants.get(1)
     keeps = node.layer.settings.get("keepdims", 1)
     return bool(keeps) and axes is not None and axes.ravel().tolist() == [-1]
 
 
-def _layer_norm(net: _Net, node: Node) -> None:
+def _layer_norm(net: Net, node: Node) -> None:
     """``(x - mean) / √(mean((x - mean)²) + eps) · w + b``."""
-    if _op(node) != "Sub" or len(node.inputs) != 2:
+    if op_of(node) != "Sub" or len(node.inputs) != 2:
         return
     x, mean = node.inputs[0], net.nodes.get(node.inputs[1])
     if mean is None or not _is_mean(mean) or list(mean.inputs) != [x] or net.reader(mean.output) is not node:
         return
     centred = node.output
-    quotient = next((r for r in net.readers.get(centred, []) if _op(r) == "Div"), None)
+    quotient = next((r for r in net.readers.get(centred, []) if op_of(r) == "Div"), None)
     if quotient is None or len(quotient.inputs) != 2 or quotient.inputs[0] != centred:
         return
     root = net.function(quotient.inputs[1], "Sqrt")
@@ -284,13 +223,13 @@ def _layer_norm(net: _Net, node: Node) -> None:
     if len(net.readers[centred]) != 1 + len(square.inputs):
         return
     weight = net.next(quotient.output, "Mul")
-    value = _constant(weight)
+    value = constant_of(weight)
     if weight is None or value is None or value.ndim != 1 or value.dtype != np.float32:
         return
-    layer = LayerNorm(value, None, _number(eps))
+    layer = LayerNorm(value, None, number_of(eps))
     chain.append(weight)
     shift = net.next(weight.output, "Add")
-    bias = _constant(shift)
+    bias = constant_of(shift)
     if shift is not None and bias is not None and bias.shape == value.shape and bias.dtype == np.float32:
         layer = replace(layer, bias=bias)
         chain.append(shift)
@@ -298,6 +237,6 @@ def _layer_norm(net: _Net, node: Node) -> None:
 
 
 def _is_square(node: Node, value: str) -> bool:
-    if _op(node) == "Pow":
-        return list(node.inputs) == [value] and _second(node) and _number(node) == 2.0
+    if op_of(node) == "Pow":
+        return list(node.inputs) == [value] and is_second(node) and number_of(node) == 2.0
     return list(node.inputs) == [value, value]

@@ -21,7 +21,9 @@ from ..functions import TABLE
 from ..model import Node
 from ..nn.base import Layer
 from ..nn.function import Function
+from ..qtensor import QTensor
 from .base import Graph, Operation
+from .codes import decoded, turned
 from .fallback import OnnxOperator
 from .tensors import dtype_name
 
@@ -82,8 +84,8 @@ class Builder:
         self.constants = dict(graph.constants)
         self.nodes: list[Node] = []
         self._names: set[str] = set()
-        self._turned: dict[str, Array] = {}
-        self.is_widened = False
+        self._decoded: dict[str, QTensor] = {}
+        self._turned: dict[str, Array | QTensor] = {}
 
     def add(self, operation: Operation) -> None:
         """Lower one operation, or compute it where all that it reads is constant.
@@ -184,7 +186,20 @@ class Builder:
         read, constants, absent = self._bound(reads)
         self._outputs(replace(layer, constants=constants, absent=absent), read, operation)
 
-    def turned(self, name: str) -> Array:
+    def stored(self, name: str) -> Array | QTensor:
+        """Give a constant as the file stores it: in codes, where it stores those.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        ndarray or QTensor
+        """
+        return self._decoded.get(name, self.constants[name])
+
+    def turned(self, name: str) -> Array | QTensor:
         """Give a constant matrix transposed; each is turned once, however many layers share it.
 
         Parameters
@@ -193,10 +208,12 @@ class Builder:
 
         Returns
         -------
-        ndarray
+        ndarray or QTensor
         """
         if name not in self._turned:
-            self._turned[name] = np.ascontiguousarray(self.constants[name].T)
+            array = self.stored(name)
+            whole = turned(array) if isinstance(array, QTensor) else np.ascontiguousarray(array.T)
+            self._turned[name] = whole
         return self._turned[name]
 
     def weight(self, name: str, ndim: int) -> Array | None:
@@ -214,10 +231,7 @@ class Builder:
         array = self.constants.get(name)
         if array is None or array.ndim != ndim or not array.size:
             return None
-        if array.dtype.name not in ("float32", "float16", "bfloat16"):
-            return None
-        self.is_widened |= array.dtype.name != "float32"
-        return array
+        return array if array.dtype.name in ("float32", "float16", "bfloat16") else None
 
     def _bound(self, inputs: Sequence[str | Array]) -> tuple[list[str], dict[int, Array], list[int]]:
         """Tell inputs that are read, those that are constant and those that are absent apart."""
@@ -252,6 +266,11 @@ class Builder:
             self._names -= {node.name for node in self.nodes[start:]}
             del self.nodes[start:]
             self.constants.update({name: np.asarray(value) for name, value in kept.items()})
+            if operation.op == "DequantizeLinear":
+                parts = [self.constants.get(name) for name in [*operation.inputs, ""][:3]]
+                codes = decoded(operation, *parts)  # type: ignore[arg-type]
+                if codes is not None:
+                    self._decoded[operation.outputs[0]] = codes
 
     def _is_small(self, operation: Operation) -> bool:
         """Say whether the result of an operation on constants is known to be of modest size."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import QrsValueError
 from ..functions.windows import Window
 from ..nn.conv import Conv2d
 from ..nn.embedding import Embedding
@@ -13,7 +14,9 @@ from ..nn.function import Function
 from ..nn.linear import Linear
 from ..nn.norm import LayerNorm
 from ..nn.softmax import Softmax
+from ..qtensor import QTensor
 from .base import Operation
+from .codes import of_blocks
 from .lowering import Array, Builder, lowering
 
 __all__: list[str] = []
@@ -37,11 +40,11 @@ def _gemm(operation: Operation, builder: Builder) -> bool:
     dynamic_bias = bool(rest and rest[0]) and bias is None
     if x in builder.constants or given is None or dynamic_bias or how.get("transA", 0):
         return False
-    weight = given if how.get("transB", 0) else builder.turned(name)
+    weight = builder.stored(name) if how.get("transB", 0) else builder.turned(name)
     if how.get("alpha", 1.0) != 1.0:
-        weight = weight * np.float32(how["alpha"])
+        weight = np.asarray(weight) * np.float32(how["alpha"])
     if bias is not None:
-        if bias.ndim > 1 and bias.shape[:-1] != (1,):
+        if bias.size not in (1, weight.shape[0]) or (bias.ndim > 1 and bias.shape[:-1] != (1,)):
             return False
         bias = np.broadcast_to(bias.reshape(-1), weight.shape[:1]) * np.float32(how.get("beta", 1.0))
     builder.node(Linear(weight, bias), [x], operation.outputs[0], operation.name)
@@ -54,7 +57,7 @@ def _gather(operation: Operation, builder: Builder) -> bool:
     weight = builder.weight(table, 2)
     if weight is None or indices in builder.constants or operation.attributes.get("axis", 0):
         return False
-    builder.node(Embedding(weight), [indices], operation.outputs[0], operation.name)
+    builder.node(Embedding(builder.stored(table)), [indices], operation.outputs[0], operation.name)
     return True
 
 
@@ -72,32 +75,33 @@ def _conv(operation: Operation, builder: Builder) -> bool:
         return False
     groups = how.pop("group", 1)
     window = Window(kernel, **how)
-    value, output, name = x, operation.outputs[0], operation.name
+    value, output = x, operation.outputs[0]
     strides, dilations, _ = window.steps()
     if window.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         value = f"{output}.padded"
         same = {"kernel_shape": list(kernel), "auto_pad": window.auto_pad}
         same |= {"strides": list(strides), "dilations": list(dilations)}
-        builder.node(Function("PadSame", same), [x], value, f"{name}.pad")
+        builder.node(Function("PadSame", same), [x], value, f"{operation.name}.pad")
         sides = [(0, 0)] * len(kernel)
     else:
         sides = window.padding(kernel)
     if min(min(side) for side in sides) < 0:
         return False
-    moves = _Moves(weight, [*zip(strides, dilations, sides, strict=True)])
+    whole = builder.stored(name) if planar is not None else weight
+    moves = _Moves(whole, [*zip(strides, dilations, sides, strict=True)])
     if planar is None:
         _conv1d(builder, operation, value, moves.layer(bias, groups))
     else:
-        builder.node(moves.layer(bias, groups), [value], output, name)
+        builder.node(moves.layer(bias, groups), [value], output, operation.name)
     return True
 
 
 class _Moves:
     """A weight and, for each spatial axis, its stride, dilation and padding; one axis becomes two."""
 
-    def __init__(self, weight: Array, axes: list[Any]) -> None:
+    def __init__(self, weight: Array | QTensor, axes: list[Any]) -> None:
         lines = len(axes) == 1
-        self.weight = weight[:, :, None, :] if lines else weight
+        self.weight = np.asarray(weight)[:, :, None, :] if lines else weight
         self.axes = [(1, 1, (0, 0)), *axes] if lines else axes
 
     def layer(self, bias: Array | None, groups: int) -> Conv2d:
@@ -113,6 +117,20 @@ def _conv1d(builder: Builder, operation: Operation, value: str, layer: Conv2d) -
     builder.node(Function("Unsqueeze", constants={1: axis}), [value], f"{output}.image", f"{name}.image")
     builder.node(layer, [f"{output}.image"], f"{output}.rows", name)
     builder.node(Function("Squeeze", constants={1: axis}), [f"{output}.rows"], output, f"{name}.line")
+
+
+@lowering("MatMulNBits")
+def _matmul_nbits(operation: Operation, builder: Builder) -> bool:
+    """Take the weights of few bits that ONNX Runtime multiplies, one scale for a block of each row."""
+    x, *names = operation.inputs
+    codes, scale, zero, order, bias = ([*map(builder.constants.get, names), *[None] * 5])[:5]
+    if codes is None or scale is None or x in builder.constants or order is not None:
+        raise QrsValueError("MatMulNBits is read with constant codes and scales, and without g_idx")
+    if len(names) > 2 and any(n and n not in builder.constants for n in names[2:]):
+        raise QrsValueError("MatMulNBits is read with constant zero points and bias")
+    weight = of_blocks(operation.attributes, codes, scale, zero)
+    builder.node(Linear(weight, bias), [x], operation.outputs[0], operation.name)
+    return True
 
 
 @lowering("LayerNormalization")

@@ -6,6 +6,7 @@ import graphlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ __all__ = ["read"]
 _OLDEST = 11
 _LARGEST = (1 << 31) - 1
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+# The operator that ONNX Runtime has for weights of few bits: files that hold them use it.
+_FOREIGN = {("com.microsoft", "MatMulNBits")}
 
 
 def read(source: Any) -> Graph:
@@ -50,7 +53,7 @@ def read(source: Any) -> Graph:
         folder = os.path.dirname(os.path.abspath(where))
         model = _parsed(where)
     try:
-        return _graph(model, folder)
+        return replace(_graph(model, folder), source=where)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
 
@@ -81,6 +84,8 @@ def _graph(model: Any, folder: str | None) -> Graph:
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name
         raise FormatError(f"initializer {quote(name)} is sparse; save the model with dense ones")
+    _check_text([tensor.name for tensor in graph.initializer], "an initializer")
+    _check_text([value.name for value in [*graph.input, *graph.output]], "an input or output")
     constants: dict[str, NDArray[Any]] = {}
     for tensor in graph.initializer:
         if not tensor.name or tensor.name in constants:
@@ -127,10 +132,12 @@ def _inlined(model: Any) -> Any:
 
 
 def _operation(node: Any, folder: str | None, opsets: Mapping[str, int]) -> Operation:
+    _check_text([node.name, node.op_type, node.domain, *node.input, *node.output], "a node")
+    _check_text([attribute.name for attribute in node.attribute], "an attribute")
     first = next((name for name in node.output if name), "")
     name = node.name or first
     what = f"node {quote(name)} ({node.op_type})"
-    if node.domain not in _STANDARD:
+    if node.domain not in _STANDARD and (node.domain, node.op_type) not in _FOREIGN:
         raise FormatError(
             f"{what}: domain {quote(node.domain)} is not standard ONNX; "
             f"export the model without operators of one runtime"
@@ -140,7 +147,7 @@ def _operation(node: Any, folder: str | None, opsets: Mapping[str, int]) -> Oper
     attributes = {}
     for attribute in node.attribute:
         attributes[attribute.name] = _value(attribute, folder, f"attribute {quote(attribute.name)} of {what}")
-    if node.op_type != "Constant":
+    if node.op_type != "Constant" and node.domain in _STANDARD:
         _check_node(node, opsets, what)
     return Operation(node.op_type, name, list(node.input), list(node.output), attributes, node)
 
@@ -155,9 +162,16 @@ def _check_node(node: Any, opsets: Mapping[str, int], what: str) -> None:
     context.opset_imports = dict(opsets)
     try:
         checker.check_node(node, context)
-    except checker.ValidationError as error:
+    except (checker.ValidationError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split("==> Context:")[0].split())
         raise FormatError(f"{what}: {quote(text)}") from None
+
+
+def _check_text(names: Sequence[Any], what: str) -> None:
+    """Refuse names that are no UTF-8: protobuf hands those out as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise FormatError(f"{what} has a name that is no UTF-8 text: {quote(name)}")
 
 
 def _value(attribute: Any, folder: str | None, what: str) -> Any:

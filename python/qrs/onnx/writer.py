@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QrsError, QrsValueError, quote
+from ..formats import Format
 from ..functions.base import dtype_of
 from ..model import Model, Node
 from ..nn.base import Layer, identity, named
@@ -16,6 +17,7 @@ from ..nn.embedding import Embedding
 from ..nn.function import Function
 from ..ops import Dynamic, Static
 from ..qtensor import QTensor
+from ..scheme import Scheme
 from .base import package
 from .fallback import OnnxOperator
 
@@ -27,7 +29,9 @@ Write: TypeAlias = "Callable[[Any, Node, Writer], None]"
 WRITES: dict[type[Layer], Write] = {}
 # The version that has axes as inputs everywhere, and those that operators or element types need beyond it.
 _BASE = 18
-_SINCE = {"Gelu": 20, "GroupNormalization": 21, "RMSNormalization": 23}
+# The evaluator of the onnx package knows quantization from version 19 on.
+_SINCE = {"QuantizeLinear": 19, "DequantizeLinear": 19}
+_SINCE |= {"Gelu": 20, "GroupNormalization": 21, "RMSNormalization": 23}
 _SINCE |= {"int4": 21, "uint4": 21, "int16": 21, "uint16": 21, "int2": 25, "uint2": 25}
 _DTYPES = {"to", "dtype", "output_dtype", "precision"}
 # Codes of widths that ONNX does not have are stored in the next one that it has.
@@ -140,7 +144,7 @@ class Writer:
         if key not in self._known:
             self._known[key] = name
             self._kept.append(array)
-            self.tensors.append(package("onnx.numpy_helper").from_array(np.ascontiguousarray(array), name))
+            self.tensors.append(package("onnx.numpy_helper").from_array(np.asarray(array, order="C"), name))
         return self._known[key]
 
     def weight(self, weight: Array | QTensor, name: str, is_turned: bool = False) -> str:
@@ -198,7 +202,7 @@ class Writer:
             return value
         codes = f"{name}.codes"
         if isinstance(input, Dynamic):
-            if input != Dynamic("uint8"):
+            if input != Dynamic(Scheme("uint8")):
                 raise QrsValueError(
                     f"ONNX has dynamic inputs of uint8 with one scale for a tensor, not {input.scheme!r}; "
                     f"quantize with Static inputs to write a file"
@@ -333,20 +337,19 @@ class Writer:
             raise QrsValueError(f"ONNX has no codes of {scheme.dtype}; quantize the weight to integers")
         how = _granularity(scheme.granularity.block(shape), shape, is_turned, repr(scheme.granularity))
         container = self._container(scheme.dtype)
-        codes, scale, zero = weight.unpack(), weight.scale, weight.zero_point
-        if is_turned:
-            codes = codes.T
-            scale, zero = (part.T if part.ndim == 2 else part for part in (scale, zero))
+        codes = weight.unpack().T if is_turned else weight.unpack()
+        scale: Array = weight.scale.T if is_turned else weight.scale
+        zero: Array = weight.zero_point.T if is_turned else weight.zero_point
         parts = [self.tensor(codes.astype(container), f"{name}.codes"), self.tensor(scale, f"{name}.scale")]
         parts.append(self.tensor(zero.astype(container), f"{name}.zero_point"))
         return self.emit("DequantizeLinear", parts, name, **how)
 
     def _within(self, value: str, input: Static, container: np.dtype[Any], name: str) -> str:
         """Keep a value within the codes of a scheme, where those of the container reach further."""
-        fmt, known = input.scheme.format, input.known()
-        least, most = fmt.min + input.scheme.narrow_range, fmt.max
-        limits: Any = np.iinfo(container)
-        if (least, most) == (int(limits.min), int(limits.max)):
+        known = input.known()
+        least, most = input.scheme.code_range
+        limits = Format.named(container.name)
+        if (least, most) == (limits.min, limits.max):
             return value
         ends = [np.float32(known.scale * np.float32(end - known.zero_point)) for end in (least, most)]
         bounds = [
@@ -374,19 +377,19 @@ def _element(dtype: str) -> int:
         raise QrsValueError(f"dtype {quote(dtype)} has no element type in ONNX") from None
 
 
-def _granularity(
-    block: Sequence[int], shape: Sequence[int], is_turned: bool, asked: str
-) -> dict[str, int]:
+def _granularity(block: Sequence[int], shape: Sequence[int], is_turned: bool, asked: str) -> dict[str, int]:
     """Say by the attributes of DequantizeLinear which elements share a scale."""
-    single = [axis for axis, (b, n) in enumerate(zip(block, shape, strict=True)) if b == 1 and n > 1]
-    whole = [axis for axis, (b, n) in enumerate(zip(block, shape, strict=True)) if b >= n]
-    parts = [axis for axis in range(len(shape)) if axis not in single and axis not in whole]
-    if not single and not parts:
-        # One scale: for all, or for each of a single row.
-        return {"axis": len(shape) - 1 if is_turned else 0} if asked.startswith("per_channel") else {}
-    if len(single) == 1 and not parts:
-        return {"axis": len(shape) - 1 - single[0] if is_turned else single[0]}
-    if len(parts) == 1 and all(axis in single or shape[axis] == 1 for axis in range(len(shape)) if axis != parts[0]):
-        axis = len(shape) - 1 - parts[0] if is_turned else parts[0]
-        return {"axis": axis, "block_size": int(block[parts[0]])}
+    axes = range(len(shape))
+    single = [axis for axis in axes if block[axis] == 1 and shape[axis] > 1]
+    coarse = [axis for axis in axes if block[axis] > 1]
+    place = {axis: len(shape) - 1 - axis if is_turned else axis for axis in axes}
+    if all(block[axis] >= shape[axis] or axis in single for axis in axes):
+        if not single:
+            # One scale: for all, or for each of a single row.
+            return {"axis": place[0]} if asked.startswith("per_channel") else {}
+        if len(single) == 1 and not asked.startswith("per_group"):
+            return {"axis": place[single[0]]}
+    if len(coarse) <= 1 and asked.startswith("per_group"):
+        axis = coarse[0] if coarse else axes[-1]
+        return {"axis": place[axis], "block_size": int(block[axis])}
     raise QrsValueError(f"ONNX has no scales {asked} of a {tuple(shape)} array")
