@@ -194,7 +194,7 @@ def _told(data: dict[str, Any], before: Times, after: Times) -> str:
         "",
     ]
     if data["keep_float"]:
-        text.append("slower in integers; a rule with weight=None keeps them in float32:")
+        text.append("slower quantized; a rule with weight=None keeps them in float32:")
         text += [f"  {name}" for name in data["keep_float"]]
     else:
         text.append("no quantized layer is slower than in float32")

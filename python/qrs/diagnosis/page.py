@@ -23,6 +23,9 @@ from .times import Times, times
 __all__ = ["Diagnosis", "diagnose", "page"]
 
 _RUNS = 5
+# Layers that take a smaller part of both totals are told together.
+_SMALL = 0.01
+Pair = tuple[float, float]
 _COLOURS = dict(zip(PARTS, ("wr", "wc", "ar", "ac"), strict=True))
 
 
@@ -219,44 +222,62 @@ def _errors(seen: Diagnosis) -> str:
 
 
 def _bytes(report: Report) -> str:
-    held = [row for row in report.rows if row.bytes_before]
-    pairs = {row.name: (float(row.bytes_before), float(row.bytes_after)) for row in held}
-    return _pairs("Bytes", "bytes", pairs, lambda value: f"{value:,.0f}")
+    pairs = {row.name: (float(row.bytes_before), float(row.bytes_after)) for row in report.rows}
+    totals = float(report.bytes_before), float(report.bytes_after)
+    return _pairs("Bytes", "bytes", {name: p for name, p in pairs.items() if any(p)}, totals)
 
 
 def _milliseconds(report: Report, seen: Diagnosis) -> str:
-    names = [
-        row.name for row in report.rows if row.name in seen.before.layers and row.name in seen.after.layers
-    ]
-    pairs = {name: (seen.before.layers[name], seen.after.layers[name]) for name in names}
-    return _pairs("Milliseconds", "ms", pairs, lambda value: f"{value:.3f}")
+    before, after = seen.before, seen.after
+    pairs = {
+        row.name: (before.layers[row.name], after.layers[row.name])
+        for row in report.rows
+        if row.name in before.layers and row.name in after.layers
+    }
+    return _pairs("Milliseconds", "ms", pairs, (before.total, after.total))
 
 
-def _pairs(title: str, unit: str, pairs: Mapping[str, tuple[float, float]], show: Any) -> str:
-    most = max((value for pair in pairs.values() for value in pair), default=0.0)
+def _pairs(title: str, unit: str, pairs: Mapping[str, Pair], totals: Pair) -> str:
+    """Draw two values for each layer; those that are small in both totals are told together."""
+    drawn = {
+        name: pair
+        for name, pair in pairs.items()
+        if any(value > _SMALL * total for value, total in zip(pair, totals, strict=True))
+    }
+    most = max((value for pair in drawn.values() for value in pair), default=0.0)
     if not most:
         return ""
+    show = "{:,.0f}".format if unit == "bytes" else "{:.3f}".format
     rows: list[list[Cell | str]] = []
-    for name, (before, after) in pairs.items():
+    for name, pair in drawn.items():
         bars = [
-            bar([(colour, value / most)], f"{when} {show(value)} {unit}").text
-            for colour, when, value in (("before", "before", before), ("after", "after", after))
+            bar([(when, value / most)], f"{when} {show(value)} {unit}").text
+            for when, value in zip(("before", "after"), pair, strict=True)
         ]
-        rows.append([name, Cell("".join(bars), "wide", True), *_numbers(show(before), show(after))])
+        rows.append([name, Cell("".join(bars), "wide", True), *_numbers(*map(show, pair))])
     head: list[Cell | str] = ["layer", Cell("chart", "wide"), *_numbers("before", "after")]
     shown = table(f"{title} of each layer, before and after", head, rows)
-    return f"<h2>{title}</h2>\n{legend({'before': 'before', 'after': 'after'})}\n{shown}"
+    others = [pair for name, pair in pairs.items() if name not in drawn]
+    rest = ""
+    if others:
+        sums = " and ".join(show(sum(values)) for values in zip(*others, strict=True))
+        rest = f"\n<p>Not drawn, at most {_SMALL:.0%} each: {len(others)} layers, together {sums} {unit}.</p>"
+    return f"<h2>{title}</h2>\n{legend({'before': 'before', 'after': 'after'})}\n{shown}{rest}"
 
 
 def _left(report: Report) -> str:
-    rows: list[list[Cell | str]] = [
-        [row.name, row.kind, Cell(row.reason or "", "reason")] for row in report.rows if row.reason
-    ]
-    if not rows:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.reason:
+            groups.setdefault((row.reason, row.kind), []).append(row.name)
+    if not groups:
         return ""
-    shown = table(
-        "Layers that were left as they are, or changed otherwise than asked", ["layer", "kind", "why"], rows
-    )
+    rows: list[list[Cell | str]] = [
+        [reason, kind, Cell(str(len(names)), "number"), Cell(", ".join(names), "reason")]
+        for (reason, kind), names in groups.items()
+    ]
+    head: list[Cell | str] = ["why", "kind", Cell("number", "number"), "layers"]
+    shown = table("Layers that were left as they are, or quantized otherwise than asked", head, rows)
     return f"<h2>Left alone</h2>\n{shown}"
 
 
@@ -279,7 +300,7 @@ def _ranges(seen: Diagnosis) -> str:
 def _schemes(row: Row) -> list[Cell]:
     told = row.to_dict()
     weight = "" if row.weight is None else f"{row.weight.dtype} {row.weight.granularity!r}"
-    return [Cell(weight, "scheme"), Cell(told["input"] or "float32", "scheme")]
+    return [Cell(weight, "scheme"), Cell(told["input"] or "", "scheme")]
 
 
 def _taken(name: str, seen: Diagnosis) -> tuple[str, str]:
