@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..calibration import calibrate
 from ..diagnosis import Times, differences, times
 from ..diagnosis.base import is_quantized
 from ..diagnosis.differences import counterparts
+from ..diagnosis.times import busy, load_of_machine
 from ..errors import QrsValueError, quote
 from ..model import Model
 from ..qtensor import QTensor
@@ -35,7 +35,6 @@ __all__ = ["run_bench", "run_diff"]
 
 # Less than this is within the spread of medians on a machine that does something else as well.
 _SLOWER = 1.05
-_BUSY = 1.5
 
 
 def run_diff(args: argparse.Namespace) -> Result:
@@ -103,7 +102,6 @@ def run_bench(args: argparse.Namespace) -> Result:
         }
         for name, layer in kinds.items()
     ]
-    busy = _load()
     losing = [row["name"] for row in rows if row["is_quantized"] and _loses(row)]
     data = {
         "file": args.model,
@@ -113,14 +111,9 @@ def run_bench(args: argparse.Namespace) -> Result:
         "milliseconds": {"before": floats.total, "after": codes.total},
         "layers": rows,
         "keep_float": losing,
-        "load": busy,
+        "load": load_of_machine(),
     }
     return Result(_told(data, floats, codes), data)
-
-
-def _load() -> float | None:
-    """Give how many programs want each CPU, where the system tells."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
 def _loses(row: dict[str, Any]) -> bool:
@@ -198,9 +191,6 @@ def _told(data: dict[str, Any], before: Times, after: Times) -> str:
         text += [f"  {name}" for name in data["keep_float"]]
     else:
         text.append("no quantized layer is slower than in float32")
-    if data["load"] is not None and data["load"] > _BUSY:
-        text.append(
-            f"the machine is busy (load {data['load']:.1f} for each CPU): products in float32, whose threads "
-            f"wait for one another, look slower than they are"
-        )
+    if told := busy(data["load"]):
+        text.append(told)
     return "\n".join(text)

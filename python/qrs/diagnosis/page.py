@@ -18,7 +18,7 @@ from .charts import Cell, bar, histogram, legend, table
 from .differences import Differences, differences
 from .sources import PARTS, Sources, sources
 from .style import STYLE
-from .times import Times, times
+from .times import Times, busy, load_of_machine, times
 
 __all__ = ["Diagnosis", "diagnose", "page"]
 
@@ -41,6 +41,8 @@ class Diagnosis:
         Of the float and of the quantized model, on the first batch.
     batches : int
         With how many it was measured.
+    load : float or None
+        How many threads of all programs wanted each CPU meanwhile.
     """
 
     differences: Differences
@@ -48,6 +50,7 @@ class Diagnosis:
     before: Times
     after: Times
     batches: int
+    load: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values.
@@ -63,6 +66,7 @@ class Diagnosis:
             "layers": {name: noise.to_dict() for name, noise in seen.layers.items()},
             "sources": {name: source.to_dict() for name, source in self.sources.items()},
             "milliseconds": {"before": self.before.total, "after": self.after.total},
+            "load": self.load,
         }
 
 
@@ -100,7 +104,7 @@ def diagnose(
     noise = differences(exact, given, batches, progress)
     by_source = sources(exact, given, batches, progress)
     before, after = times([exact, given], batches[0], _RUNS, progress)
-    return Diagnosis(noise, by_source, before, after, len(batches))
+    return Diagnosis(noise, by_source, before, after, len(batches), load_of_machine())
 
 
 def page(report: Report, diagnosis: Diagnosis | None = None, title: str = "Quantized model") -> str:
@@ -163,6 +167,8 @@ def _summary(report: Report, seen: Diagnosis | None) -> str:
             f"Measured on {number} of the calibration data; times are medians of {_RUNS} interleaved runs of "
             f"the first."
         )
+        if told := busy(seen.load):
+            how += f" {told[0].upper()}{told[1:]}."
     cells = "".join(
         f'<div><dt>{name}</dt><dd>{escape(value)}</dd><dd class="more">{escape(more)}</dd></div>'
         for name, value, more in facts
@@ -261,7 +267,7 @@ def _pairs(title: str, unit: str, pairs: Mapping[str, Pair], totals: Pair) -> st
     rest = ""
     if others:
         sums = " and ".join(show(sum(values)) for values in zip(*others, strict=True))
-        rest = f"\n<p>Not drawn, at most {_SMALL:.0%} each: {len(others)} layers, together {sums} {unit}.</p>"
+        rest = f"\n<p>Not drawn, at most {100 * _SMALL:.0f} % each: {len(others)} layers, together {sums} {unit}.</p>"
     return f"<h2>{title}</h2>\n{legend({'before': 'before', 'after': 'after'})}\n{shown}{rest}"
 
 

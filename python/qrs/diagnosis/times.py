@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from ..errors import QrsValueError, expect_all
 from ..model import Model
 from ..progress import Progress, track
 
-__all__ = ["Times", "times"]
+__all__ = ["Times", "busy", "load_of_machine", "times"]
+
+# Above it threads wait for a CPU more often than not.
+_BUSY = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +97,24 @@ def _run(model: Model, batch: Mapping[str, ArrayLike], layers: dict[str, list[fl
     start = time.perf_counter()
     model.run(batch, watch=before, after=after)
     return 1000 * (time.perf_counter() - start)
+
+
+def load_of_machine() -> float | None:
+    """Give how many threads want each CPU, of all programs, where the system tells."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
+
+
+def busy(load: float | None) -> str:
+    """Say what a load does to the times of float32 products; nothing where it is low.
+
+    Examples
+    --------
+    >>> busy(0.2), busy(3.0)[:19]
+    ('', 'the machine is busy')
+    """
+    if load is None or load <= _BUSY:
+        return ""
+    return (
+        f"the machine is busy (load {load:.1f} for each CPU): products in float32, whose threads wait for one "
+        f"another, look slower than they are"
+    )
