@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import qrs
 from models import array, mlp
-from qrs.cli import main
+from qrs.cli import _parser, main
 
 RUN = [sys.executable, "-m", "qrs"]
 # The package that is under test, also from another folder.
@@ -372,3 +372,15 @@ def test_onnx_files_go_in_and_come_out(tmp_path, monkeypatch, told):
     code, _, err = told("quantize", "model.onnx", "-o", "dynamic.onnx")
     assert (code, "quantize with Static inputs" in err) == (2, True)
     assert not os.path.exists("dynamic.onnx")
+
+
+# ---- what the pages show
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_the_commands_of_a_page_are_commands(page):
+    text = (Path(__file__).parents[1] / page).read_text()
+    commands = re.findall(r"^\$ qrs (.*)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert _parser().parse_args(command.split()).run

@@ -267,7 +267,8 @@ def _pairs(title: str, unit: str, pairs: Mapping[str, Pair], totals: Pair) -> st
     rest = ""
     if others:
         sums = " and ".join(show(sum(values)) for values in zip(*others, strict=True))
-        rest = f"\n<p>Not drawn, at most {100 * _SMALL:.0f} % each: {len(others)} layers, together {sums} {unit}.</p>"
+        each = f"at most {100 * _SMALL:.0f} % each"
+        rest = f"\n<p>Not drawn, {each}: {len(others)} layers, together {sums} {unit}.</p>"
     return f"<h2>{title}</h2>\n{legend({'before': 'before', 'after': 'after'})}\n{shown}{rest}"
 
 

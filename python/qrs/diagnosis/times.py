@@ -115,6 +115,6 @@ def busy(load: float | None) -> str:
     if load is None or load <= _BUSY:
         return ""
     return (
-        f"the machine is busy (load {load:.1f} for each CPU): products in float32, whose threads wait for one "
-        f"another, look slower than they are"
+        f"the machine is busy (load {load:.1f} for each CPU): products in float32, whose threads wait for "
+        f"one another, look slower than they are"
     )
