@@ -3,7 +3,9 @@
     python examples/onnx_model.py model.onnx batches.npz --recipe w8a8-static --output model.qrs
 
 ``batches.npz`` holds one array for each input of the model, samples along the first axis. Without arguments
-a small network of random weights is built and quantized, to see what comes out. It needs ``qrs[onnx]``.
+a small network of random weights is built and quantized, to see what comes out; ``--sample FOLDER`` only
+writes it there, with data, for ``qrs quantize``, which does all this without a program. It needs
+``qrs[onnx]``.
 """
 
 import argparse
@@ -66,7 +68,11 @@ def main(arguments=None):
     parser.add_argument("batches", nargs="?", help="an .npz file with an array for each input")
     parser.add_argument("--recipe", default="w8a8-static", choices=qrs.Recipe.presets())
     parser.add_argument("--output", help="where to save the quantized model")
+    parser.add_argument("--sample", metavar="FOLDER", help="write the small model and its batches, no more")
     chosen = parser.parse_args(arguments)
+    if chosen.sample:
+        print(*sample(chosen.sample))
+        return None
     if chosen.model and not chosen.batches:
         parser.error("batches are needed to calibrate and to compare: give an .npz file")
     with tempfile.TemporaryDirectory() as folder:

@@ -44,8 +44,10 @@ PYTHON_FLOORS = [
     {"model"},
     {"calibration", "io"},
     {"quantization", "search", "qat"},
+    {"diagnosis"},
     {"testing"},
-    {"onnx", "torch", "checkpoint", "cli"},
+    {"onnx", "torch", "checkpoint"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 # Orchestration stands above the native module and reaches it through the floors between.

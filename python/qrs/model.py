@@ -175,6 +175,7 @@ class Model:
         self,
         inputs: Mapping[str, ArrayLike],
         watch: Callable[[str, tuple[NDArray[Any], ...]], None] | None = None,
+        after: Callable[[str, Any], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Compute the outputs.
 
@@ -185,6 +186,9 @@ class Model:
         watch : callable, optional
             Called as ``watch(name, inputs)`` before each layer, inner layers included. It must not change the
             arrays.
+        after : callable, optional
+            Called as ``after(name, output)`` after each layer, inner layers included and earlier than the one
+            that holds them. The same holds for it.
 
         Returns
         -------
@@ -205,15 +209,16 @@ class Model:
         {'y': array([1., 0.], dtype=float32)}
         """
         expect(inputs, Mapping, "inputs", " of names to arrays")
-        if watch is not None and not callable(watch):
-            raise QrsTypeError(f"watch is {quote(watch)}, expected a callable or None")
+        for name, called in (("watch", watch), ("after", after)):
+            if called is not None and not callable(called):
+                raise QrsTypeError(f"{name} is {quote(called)}, expected a callable or None")
         missing = [name for name in self.inputs if name not in inputs]
         unknown = [name for name in inputs if name not in self.inputs]
         if missing or unknown:
             came = f"missing {quote(missing)}, unknown {quote(unknown)}"
             raise QrsValueError(f"inputs: {came}, expected {quote(list(self.inputs))}")
         values: dict[str, Any] = dict(inputs)
-        with nullcontext() if watch is None else watching(watch):
+        with nullcontext() if watch is None and after is None else watching(watch, after):
             for i, node in enumerate(self.nodes):
                 values[node.output] = call(node.name, node.layer, *(values[name] for name in node.inputs))
                 for name in node.inputs:

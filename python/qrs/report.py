@@ -62,7 +62,7 @@ class Row:
             "name": self.name,
             "kind": self.kind,
             "weight": None if self.weight is None else repr(self.weight),
-            "input": _input(self.input),
+            "input": input_text(self.input),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "sqnr_db": self.sqnr_db if finite else None,
@@ -154,7 +154,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.name,
         row.kind,
         "float32" if row.weight is None else f"{row.weight.dtype} {row.weight.granularity!r}",
-        _input(row.input) or "",
+        input_text(row.input) or "",
         f"{row.bytes_before:,}",
         f"{row.bytes_after:,}",
         "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
@@ -162,7 +162,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _input(input: Dynamic | Static | None) -> str | None:
+def input_text(input: Dynamic | Static | None) -> str | None:
+    """Write how an input is quantized in a few words; None for one that is not."""
     if input is None:
         return None
     return f"{type(input).__name__.lower()} {input.scheme.dtype} {input.scheme.granularity!r}"

@@ -6,7 +6,7 @@ it is saved, rebuilt, listed and changed; an author writes the fields and ``forw
 twins: a quantized layer is the same layer with a ``QTensor`` in a weight slot.
 
 The thread of names through nested calls is kept here too (:func:`call`): an error says which layer of the
-model it came from, and a watcher (:func:`watching`) sees the inputs of inner layers.
+model it came from, and watchers (:func:`watching`) see the inputs and the output of inner layers.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ __all__ = ["Layer", "Weight", "call", "check_inputs", "watching"]
 F32: TypeAlias = NDArray[np.float32]
 Weight: TypeAlias = F32 | QTensor
 Watch: TypeAlias = Callable[[str, tuple[NDArray[Any], ...]], None]
+After: TypeAlias = Callable[[str, Any], None]
 L = TypeVar("L", bound="Layer")
 
 _path: ContextVar[str] = ContextVar("qrs_layer_path", default="")
-_watch: ContextVar[Watch | None] = ContextVar("qrs_layer_watch", default=None)
+_watch: ContextVar[tuple[Watch | None, After | None]] = ContextVar("qrs_layer_watch", default=(None, None))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -283,10 +284,13 @@ def call(name: str, layer: Layer, *inputs: Any) -> NDArray[Any]:
     path = f"{outer}/{name}" if outer else name
     token = _path.set(path)
     try:
-        watch = _watch.get()
+        watch, after = _watch.get()
         if watch is not None:
             watch(path, inputs)
-        return layer(*inputs)
+        output = layer(*inputs)
+        if after is not None:
+            after(path, output)
+        return output
     except QrsError as error:
         raise named(path, error) from error
     finally:
@@ -315,9 +319,12 @@ def named(path: str, error: QrsError) -> QrsError:
 
 
 @contextmanager
-def watching(watch: Watch) -> Iterator[None]:
-    """Call ``watch(path, inputs)`` before every layer call in the ``with`` block, in this thread only."""
-    token = _watch.set(watch)
+def watching(watch: Watch | None, after: After | None = None) -> Iterator[None]:
+    """Call ``watch(path, inputs)`` before and ``after(path, output)`` after every layer call in the block.
+
+    In this thread only.
+    """
+    token = _watch.set((watch, after))
     try:
         yield
     finally:
