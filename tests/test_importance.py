@@ -46,7 +46,7 @@ def test_an_even_importance_changes_little_and_its_size_nothing(scheme):
     plain, even = qrs.quantize(x, scheme), qrs.quantize(x, scheme, importance=1)
     ones = np.ones_like(x)
     if scheme.format.kind in ("block", "trellis"):
-        # Blocks have a rule for even errors that knows what weights tend to be; paths are sought in other units.
+        # Blocks have a rule for even errors that knows what weights tend to be; paths have other units.
         assert lost(x, even, ones) < 1.02 * lost(x, plain, ones)
     else:
         assert even == plain
@@ -57,7 +57,7 @@ def test_an_even_importance_changes_little_and_its_size_nothing(scheme):
 def test_the_weighted_optimum_of_one_bit_is_known():
     x, weights = data((5, 64))
     q = qrs.quantize(x, qrs.Scheme("binary", qrs.per_channel(0)), importance=weights)
-    # The scale of least squared error of signs is the weighted mean magnitude (XNOR-Net, Rastegari et al. 2016).
+    # The scale of least squared error of signs is the mean magnitude (XNOR-Net, Rastegari et al. 2016).
     assert np.allclose(q.scale, np.sum(weights * np.abs(x), 1) / np.sum(weights, 1), rtol=1e-5)
 
 

@@ -530,7 +530,7 @@ def test_damaged_counts_are_refused(kind, arrays):
     seen.update([1.0, -1.0])
     data, sound = seen.to_state()
     assert all(np.array_equal(sound[name], array) for name, array in counts().items())
-    with pytest.raises(qrs.FormatError, match="has counts|has no counts"):
+    with pytest.raises(qrs.FormatError, match=r"has counts|has no counts"):
         Observer.from_state(data, arrays)
 
 

@@ -1,4 +1,4 @@
-"""Trellis-coded formats: decoding by the book, the error on normal numbers, any shape, and what is refused."""
+"""Trellis-coded formats: decoding by the book, the error on normal numbers, any shape, what is refused."""
 
 import pickle
 import signal
@@ -16,7 +16,13 @@ from reference import tensor, trellis
 
 ROWS = [name for name, row in qrs.FORMATS.items() if name.startswith("trellis:")]
 CLASSIC = ["tcq:1", "tcq:2", "tcq:3", "tcq:4", "tcq:2:states=4", "tcq:3:states=256"]
-OTHERS = ["trellis:2:L=8", "trellis:3:L=10", "trellis:1:L=9:code=3inst", "trellis:4:L=16", "trellis:2:code=quintic"]
+OTHERS = [
+    "trellis:2:L=8",
+    "trellis:3:L=10",
+    "trellis:1:L=9:code=3inst",
+    "trellis:4:L=16",
+    "trellis:2:code=quintic",
+]
 GRIDS = [
     (qrs.per_tensor, (7, 33), (7, 33)),
     (qrs.per_tensor, (0, 4), (1, 4)),
@@ -138,7 +144,9 @@ def test_every_shape_and_granularity(fmt, granularity, shape, block):
 def test_a_path_leads_back_to_itself(size, fmt):
     params = qrs.QParams(np.float32(0.25))
     codes = np.random.default_rng(size).integers(0, 256, qrs.Format.named(fmt).packed_bytes(size), np.uint8)
-    values = qrs.QTensor.from_parts(codes, params.scale, params.zero_point, qrs.Scheme(fmt), (size,)).dequantize()
+    values = qrs.QTensor.from_parts(
+        codes, params.scale, params.zero_point, qrs.Scheme(fmt), (size,)
+    ).dequantize()
     again = qrs.quantize(values, fmt, qparams=params).dequantize()
     whole = size // 256 * 256
     assert np.abs(again[:whole] - values[:whole]).max(initial=0) < 0.02

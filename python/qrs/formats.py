@@ -74,8 +74,9 @@ class Format:
     def named(name: str) -> Format:
         """Give the format of a name: a row of `FORMATS`, or one that a grammar describes.
 
-        ``float:eXmY`` has X bits of exponent and Y of mantissa. ``trellis:B:L=N:code=C`` has B bits and N bits
-        of state, ``tcq:B:states=N`` N states; what is left out is usual, and ``name`` leaves out what is usual.
+        ``float:eXmY`` has X bits of exponent and Y of mantissa. ``trellis:B:L=N:code=C`` has B bits and N
+        bits of state, ``tcq:B:states=N`` N states; what is left out is usual, and ``name`` leaves out what is
+        usual.
 
         Parameters
         ----------
@@ -139,7 +140,9 @@ class Format:
 
 # What names that are in no row begin with, and what they look like.
 GRAMMARS = {
-    "float:": "float:eXmY with X from 1 to 7 bits of exponent and Y of mantissa, 3 to 8 bits or 16 with the sign",
+    "float:": (
+        "float:eXmY with X from 1 to 7 bits of exponent and Y of mantissa, 3 to 8 bits or 16 with the sign"
+    ),
     "trellis:": (
         "trellis:B with 1 to 4 bits, or trellis:B:L=N:code=C with 8 to 16 bits of state and the code table "
         "(L = 8, 10, 12), 1mad, 3inst or quintic"

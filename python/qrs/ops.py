@@ -193,7 +193,9 @@ def _importance(
     decides = kind in ("block", "trellis") or (qparams is None and (scheme.fit == "mse" or kind == "learned"))
     if not decides:
         why = "qparams are given" if qparams is not None else f"fit is {scheme.fit}"
-        raise QrsValueError(f"importance is given, but {why}, so it decides nothing; leave it out or fit='mse'")
+        raise QrsValueError(
+            f"importance is given, but {why}, so it decides nothing; leave it out or fit='mse'"
+        )
     return broadcast_importance(importance, data.shape)
 
 

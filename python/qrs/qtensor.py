@@ -205,7 +205,7 @@ class QTensor:
         return 8 * self.nbytes / self.size if self.size else 0.0
 
     def unpack(self) -> NDArray[Any]:
-        """Give the codes one by one; where elements have bytes in blocks only, there are none, and it is refused.
+        """Give the codes one by one; where elements have bytes in blocks only, it is refused.
 
         Returns
         -------

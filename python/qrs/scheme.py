@@ -200,8 +200,8 @@ class Scheme:
         ``uint16``; ``float16``, ``bfloat16``, ``float8_e4m3fn``, ``float8_e5m2``, ``float6_e2m3fn``,
         ``float4_e2m1fn`` and others of the names of ``ml_dtypes``; ``mxfp4``, ``mxint8``, ``nvfp4``;
         ``nf4``, ``pow2:4``, ``apot:4``, ``codebook:4`` (learned, the number is bits), ``binary``,
-        ``ternary``; ``trellis:1`` to ``trellis:4`` and ``tcq:1`` to ``tcq:4``; the block types of GGUF, ``q4_0``, ``q4_k``, ``iq4_xs`` and
-        others. Or ``float:eXmY``: X bits of exponent, Y of mantissa, 3 to 8 bits or 16 with the sign.
+        ``ternary``; ``trellis:1`` to ``trellis:4`` and ``tcq:1`` to ``tcq:4``; the block types of GGUF,
+        ``q4_0``, ``q4_k``, ``iq4_xs`` and others. Or ``float:eXmY``: X bits of exponent, Y of mantissa, 3 to 8 bits or 16 with the sign.
     granularity : Granularity, optional
         Which elements share a scale. Default: `per_tensor`, or the blocks that the format prescribes, along
         the last axis.
@@ -230,11 +230,11 @@ class Scheme:
         to encode; decoding takes the same. It becomes a part of ``dtype``.
     code : str, optional
         For a trellis: what level a state stands for. ``table``: trained, the default where L is 8, 10 or 12;
-        ``1mad`` and ``3inst``: the computed codes of QTIP (Tseng et al. 2024), the first the default for other
-        L; ``quintic``: one for CPUs, that decodes fastest. It becomes a part of ``dtype``.
+        ``1mad`` and ``3inst``: the computed codes of QTIP (Tseng et al. 2024), the first the default for
+        other L; ``quintic``: one for CPUs, that decodes fastest. It becomes a part of ``dtype``.
     states : int, default 8
-        For ``tcq``, the classic trellis over scalar levels (Marcellin and Fischer 1990): its states, a power of
-        two from 4 to 256. It becomes a part of ``dtype``.
+        For ``tcq``, the classic trellis over scalar levels (Marcellin and Fischer 1990): its states, a power
+        of two from 4 to 256. It becomes a part of ``dtype``.
 
     Raises
     ------
@@ -630,7 +630,9 @@ def _trellis(dtype: str, L: object, code: object, states: object) -> str:
         if not isinstance(value, str if kind == "code" else int | np.integer) or isinstance(value, bool):
             raise QrsTypeError(f"{kind} is {quote(value)}, expected {expected}")
         if not dtype.startswith(family):
-            raise QrsValueError(f"{kind} is {quote(value)} for {dtype}, expected None: only {family}B has one")
+            raise QrsValueError(
+                f"{kind} is {quote(value)} for {dtype}, expected None: only {family}B has one"
+            )
         dtype += f":{kind}={value}"
     return dtype
 
