@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -324,6 +323,7 @@ def test_in_a_pipe_there_is_the_result_alone(folder):
 
 
 def test_a_terminal_sees_progress_and_control_c_ends_with_130(folder):
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     terminal, end = pty.openpty()
     how = [*RUN, "bench", "model.qrs", "--calib", "data.npz", "--runs", "100000000"]
     process = subprocess.Popen(how, env=HERE, stdout=subprocess.PIPE, stderr=end)
