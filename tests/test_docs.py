@@ -71,7 +71,7 @@ def test_public_functions_have_an_example():
 
 def public_callables():
     """Every function and method that a user may call, as (name, function); a method may inherit its text."""
-    for module in (qrs, qrs.nn, qrs.observers, qrs.testing):
+    for module in (qrs, qrs.nn, qrs.observers, qrs.onnx, qrs.testing):
         for public in module.__all__:
             value = getattr(module, public)
             if inspect.isfunction(value):

@@ -447,7 +447,7 @@ def test_what_blocks_do_not_allow_is_refused(fmt):
         qrs.quantize(np.zeros((2, size + 1), np.float32), fmt)
     with pytest.raises(ValueError, match="rule of their own"):
         qrs.Scheme(fmt, rounding="floor")
-    with pytest.raises(ValueError, match="apart from its scales"):
+    with pytest.raises(ValueError, match="a code for each element"):
         qrs.quantize(np.zeros(size, np.float32), fmt).unpack()
     x = np.zeros(2 * size, np.float32)
     x[size + 1] = np.nan

@@ -304,6 +304,19 @@ def test_an_older_softmax_is_that_of_all_axes():
     np.testing.assert_allclose(qrs.onnx.load(model).run({"x": x})["y"], shares, rtol=1e-5)
 
 
+OLDER = """g (float[2,3,4] x)
+    => (float[2,4] s, float[2,1,4] m, float[1,2,3,4] u, float[2,3,1] a, float[2,3,3] b)
+    { s = ReduceSum <axes = [1], keepdims = 0> (x) m = ReduceMean <axes = [-2]> (x)
+      v = Unsqueeze <axes = [0]> (x) w = Squeeze <axes = [0]> (v) u = Unsqueeze <axes = [0]> (w)
+      a, b = Split <axis = 2, split = [1, 3]> (x) }"""
+
+
+def test_what_became_inputs_may_be_attributes():
+    kinds = ["ReduceSum", "ReduceMean", "Unsqueeze", "Squeeze", "Unsqueeze", "Split", "Part", "Part"]
+    loaded = check(parsed(OLDER, opset=11), {"x": array(2, 3, 4)}, kinds)
+    assert loaded.layers["s"].constants[1].tolist() == [1]
+
+
 def test_half_precision_goes_in_and_out():
     text = "g (float16[N,4] x) => (float16[N,6] y) { h = MatMul(x, w) s = Add(h, b) y = Relu(s) }"
     model = with_constants(parsed(text), w=array(4, 6).astype(np.float16), b=array(6).astype(np.float16))

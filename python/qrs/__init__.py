@@ -9,7 +9,7 @@ QTensor(Scheme('int8', per_channel(0)), shape=(3, 4), 24 bytes, 16 bits per elem
 True
 """
 
-from . import nn, observers, onnx, testing
+from . import entropy, nn, observers, onnx, testing
 from ._core import InternalError, __version__
 from .calibration import Statistics, calibrate, load_stats
 from .errors import FormatError, NotCalibratedError, QrsError, QrsTypeError, QrsValueError
@@ -61,6 +61,7 @@ __all__ = [
     "available_isas",
     "calibrate",
     "compare",
+    "entropy",
     "fake_quantize",
     "get_num_threads",
     "isa",

@@ -45,6 +45,7 @@ def qparams(
 def turns(format: str, symmetric: bool, narrow_range: bool, scale_dtype: str) -> bool: ...  # fitted scales
 def fit(
     x: F32,
+    importance: F32 | None,
     block: Shape,
     fit: str,
     format: str,
@@ -57,6 +58,7 @@ def fit(
 # representation
 def quantize(
     x: F32,
+    importance: F32 | None,
     block: Shape,
     cells: Cells,
     format: str,
@@ -105,12 +107,21 @@ def matmul_integer(
     a: NDArray[Any], b: NDArray[Any], a_zero_point: int, b_zero_point: int, out: I32
 ) -> None: ...
 
+# entropy-coded streams
+def entropy_encode(
+    x: F32, importance: F32 | None, bits: float | None, step: float | None, states: int
+) -> bytes: ...
+def entropy_len(stream: U8) -> int: ...
+def entropy_decode(stream: U8, out: F32) -> None: ...
+
 @final
 class Input:
     """How the float32 input of a product becomes integer codes."""
 
     @staticmethod
     def dynamic(format: str, symmetric: bool, narrow_range: bool, per_token: bool) -> Input: ...
+    @staticmethod
+    def blocks16() -> Input: ...
     @staticmethod
     def static_(format: str, scale: float, zero_point: int, narrow_range: bool) -> Input: ...
 

@@ -14,7 +14,7 @@ from . import _core
 from .errors import QrsValueError, quote
 from .registry import unknown
 
-__all__ = ["FORMATS", "GRAMMAR", "Format"]
+__all__ = ["FORMATS", "NAMES", "Format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Format:
     kind : str
         ``"integer"``: the level of a code is the code; ``"float"``: a floating-point number; ``"table"``:
         one of a fixed table; ``"learned"``: one of a table that comes with the scales of a tensor;
-        ``"block"``: codes and scales stand together in blocks of bytes, as in a GGUF file.
+        ``"block"``: codes and scales stand together in blocks of bytes, as in a GGUF file; ``"trellis"``:
+        what a code stands for hangs on the codes before, and scales stand apart.
     signed : bool
         Whether codes are two's complement.
     min, max : int
@@ -38,8 +39,8 @@ class Format:
     block : int or None
         Elements along an axis that share a scale, or stand in a block of bytes, where the format prescribes
         it.
-    block_bytes : int or None
-        Bytes of a block with its scales.
+    packing : (int, int) or None
+        So many elements in so many bytes, which is not ``bits`` for each.
     scale_dtype : str or None
         What scales are stored as, where the format prescribes it.
     fit : str
@@ -62,7 +63,7 @@ class Format:
     min: int
     max: int
     block: int | None
-    block_bytes: int | None
+    packing: tuple[int, int] | None
     scale_dtype: str | None
     fit: str
     overflows: bool
@@ -71,7 +72,10 @@ class Format:
     @staticmethod
     @cache
     def named(name: str) -> Format:
-        """Give the format of a name: a row of `FORMATS`, or one that the grammar ``float:eXmY`` describes.
+        """Give the format of a name: a row of `FORMATS`, or one that a grammar describes.
+
+        ``float:eXmY`` has X bits of exponent and Y of mantissa. ``trellis:B:L=N:code=C`` has B bits and N bits
+        of state, ``tcq:B:states=N`` N states; what is left out is usual, and ``name`` leaves out what is usual.
 
         Parameters
         ----------
@@ -91,17 +95,18 @@ class Format:
             try:
                 row = Format(**_core.format(name))
             except ValueError:
-                if name.startswith("float:"):
-                    raise QrsValueError(
-                        f"dtype is {quote(name)}, expected float:eXmY with X from 1 to 7 bits of exponent "
-                        f"and Y of mantissa, 3 to 8 bits or 16 with the sign"
-                    ) from None
-                raise unknown("dtype", name, (*FORMATS, GRAMMAR)) from None
+                for start, form in GRAMMARS.items():
+                    if name.startswith(start):
+                        raise QrsValueError(f"dtype is {quote(name)}, expected {form}") from None
+                raise unknown("dtype", name, (*FORMATS, *NAMES)) from None
         return row
 
     @property
     def levels(self) -> NDArray[np.float32]:
-        """Level of each code from ``min`` to ``max``; codes of a learned format are their own."""
+        """Level of each code from ``min`` to ``max``, of each state of a trellis.
+
+        Codes of a learned format are their own; blocks have none.
+        """
         return np.asarray(_core.levels(self.name))
 
     @property
@@ -110,9 +115,7 @@ class Format:
         return np.dtype(f"{'i' if self.signed else 'u'}{1 if self.bits <= 8 else 2}")
 
     def packed_bytes(self, size: int) -> int:
-        """Count the bytes of packed codes: ``ceil(bits * size / 8)`` where they are not in blocks.
-
-        Five ternary codes share a byte.
+        """Count the bytes of packed codes: ``ceil(bits * size / 8)`` where there is no `packing`.
 
         Parameters
         ----------
@@ -123,9 +126,10 @@ class Format:
         -------
         int
         """
-        if self.block is not None and self.block_bytes is not None:
-            return -(-size // self.block) * self.block_bytes
-        return -(-size // 5) if self.is_ternary else -(-self.bits * size // 8)
+        if self.packing is None:
+            return -(-self.bits * size // 8)
+        elements, count = self.packing
+        return -(-size // elements) * count
 
     @property
     def is_ternary(self) -> bool:
@@ -133,5 +137,14 @@ class Format:
         return self.max - self.min == 2
 
 
-GRAMMAR = "float:eXmY"
+# What names that are in no row begin with, and what they look like.
+GRAMMARS = {
+    "float:": "float:eXmY with X from 1 to 7 bits of exponent and Y of mantissa, 3 to 8 bits or 16 with the sign",
+    "trellis:": (
+        "trellis:B with 1 to 4 bits, or trellis:B:L=N:code=C with 8 to 16 bits of state and the code table "
+        "(L = 8, 10, 12), 1mad, 3inst or quintic"
+    ),
+    "tcq:": "tcq:B with 1 to 4 bits, or tcq:B:states=N with a power of two from 4 to 256",
+}
+NAMES = ("float:eXmY", "trellis:B:L=N:code=C", "tcq:B:states=N")
 FORMATS: Mapping[str, Format] = {row["name"]: Format(**row) for row in _core.formats()}

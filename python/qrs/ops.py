@@ -18,7 +18,7 @@ from .arrays import as_float32, as_int8, deliver, flag, integer, target
 from .errors import NotCalibratedError, QrsTypeError, QrsValueError, quote
 from .qtensor import QTensor
 from .registry import unknown
-from .scheme import QParams, Scheme, Shape, per_tensor, per_token
+from .scheme import FORMATS, QParams, Scheme, Shape, per_group, per_tensor, per_token
 
 __all__ = ["Dynamic", "RangeSource", "Static", "fake_quantize", "linear", "matmul_integer", "quantize"]
 
@@ -34,8 +34,14 @@ class RangeSource(Protocol):
         ...
 
 
+# What rows become that meet a trellis block by block.
+BLOCKS16 = Scheme("int16", per_group(256))
+
+
 def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, ...]) -> Scheme:
     scheme = Scheme.of(value)
+    if scheme == BLOCKS16 and name == "Dynamic":
+        return scheme
     if scheme.granularity not in granularities:
         allowed = " or ".join(repr(one) for one in granularities)
         raise QrsValueError(f"{name} scheme is {scheme.granularity!r}, expected {allowed}")
@@ -56,7 +62,9 @@ class Dynamic:
     Parameters
     ----------
     scheme : Scheme or str
-        `per_token` (one scale for each row, the more accurate) or `per_tensor`.
+        `per_token` (one scale for each row, the more accurate) or `per_tensor`. For weights along a trellis
+        alone: ``Scheme("int16", per_group(256))``, which loses next to nothing and multiplies blocks as they
+        are decoded, in integers; one pass over the weight for each row, so it is one for few rows.
 
     Examples
     --------
@@ -81,6 +89,8 @@ class Dynamic:
     def _native(self) -> _core.Input:
         """The same for the native products."""
         s = self.scheme
+        if s == BLOCKS16:
+            return _core.Input.blocks16()
         return _core.Input.dynamic(s.dtype, s.symmetric, s.narrow_range, s.granularity == per_token)
 
 
@@ -155,13 +165,16 @@ class Static:
 INPUTS = (Dynamic, Static)
 
 
-def _fit(data: NDArray[np.float32], block: Shape, scheme: Scheme, check_finite: bool) -> QParams:
+def _fit(
+    data: NDArray[np.float32], weights: NDArray[np.float32] | None, scheme: Scheme, check_finite: bool
+) -> QParams:
     """Compute a scheme's parameters from the array that is to be quantized."""
+    block = scheme.granularity.block(data.shape)
     shape = scheme._params_shape(data.shape)
     if scheme.format.kind == "block":
         return QParams._made((np.empty(0, np.float32), np.empty(0, np.int32)), shape, scheme)
     how = (scheme.fit, scheme.dtype, scheme.symmetric, scheme.narrow_range, scheme.scale_dtype)
-    scale, zero_point, levels = _core.fit(data, block, *how, check_finite)
+    scale, zero_point, levels = _core.fit(data, weights, block, *how, check_finite)
     return QParams._made((scale, zero_point), shape, scheme, levels)
 
 
@@ -172,6 +185,29 @@ def _seed(seed: int) -> int:
     return number
 
 
+def _importance(
+    importance: ArrayLike, data: NDArray[np.float32], scheme: Scheme, qparams: QParams | None
+) -> NDArray[np.float32]:
+    """Take an importance for each element, if there is something that it decides."""
+    kind = scheme.format.kind
+    decides = kind in ("block", "trellis") or (qparams is None and (scheme.fit == "mse" or kind == "learned"))
+    if not decides:
+        why = "qparams are given" if qparams is not None else f"fit is {scheme.fit}"
+        raise QrsValueError(f"importance is given, but {why}, so it decides nothing; leave it out or fit='mse'")
+    return broadcast_importance(importance, data.shape)
+
+
+def broadcast_importance(importance: ArrayLike, shape: Shape) -> NDArray[np.float32]:
+    """Give an importance for each element of an array of ``shape``."""
+    weights = as_float32(importance, "importance")
+    try:
+        return np.ascontiguousarray(np.broadcast_to(weights, shape))
+    except ValueError:
+        raise QrsValueError(
+            f"importance has shape {weights.shape}, expected one that broadcasts to {shape} as x has"
+        ) from None
+
+
 def quantize(
     x: ArrayLike,
     scheme: Scheme | str,
@@ -179,6 +215,7 @@ def quantize(
     qparams: QParams | None = None,
     seed: int = 0,
     check_finite: bool = True,
+    importance: ArrayLike | None = None,
 ) -> QTensor:
     """Quantize an array: ``code = clamp(round(x / scale)) + zero_point``, or that of the level next to it.
 
@@ -194,6 +231,11 @@ def quantize(
         Key of stochastic rounding, 0 to 2**64 - 1: equal seeds give equal codes.
     check_finite : bool, default True
         Refuse NaN and infinities. Otherwise NaN becomes 0.0 and an infinity the end of the code range.
+    importance : array_like of float, broadcastable to the shape of ``x``, optional
+        How much the squared error of each element counts, finite and at least 0: scales with ``fit="mse"``,
+        learned levels, the scales in blocks of GGUF and the path of a trellis are chosen for the least
+        ``sum(importance * (x - values)**2)``. For a weight ``(n, k)`` the mean square of each of its ``k``
+        inputs is a good one.
 
     Returns
     -------
@@ -205,7 +247,8 @@ def quantize(
     QrsTypeError
         If ``x`` is not an array of floats.
     QrsValueError
-        If ``x`` is not finite (the message counts and locates), or ``qparams`` does not fit scheme and shape.
+        If ``x`` is not finite (the message counts and locates), ``qparams`` does not fit scheme and shape, or
+        ``importance`` is illegal or has nothing to decide.
 
     Examples
     --------
@@ -213,19 +256,23 @@ def quantize(
     >>> q = qrs.quantize([0.0, 1.0, 2.0, 3.0], "uint2")
     >>> q.unpack()
     array([0, 1, 2, 3], dtype=uint8)
+    >>> qrs.quantize([1.0, 0.3, 30.0], qrs.Scheme("int4", fit="mse"), importance=[1, 1, 0]).unpack()
+    array([7, 2, 7], dtype=int8)
     """
     scheme = Scheme.of(scheme)
     seed, check_finite = _seed(seed), flag(check_finite, "check_finite")
     data = as_float32(x, "x")
     block = scheme.granularity.block(data.shape)
+    weights = None if importance is None else _importance(importance, data, scheme, qparams)
     if qparams is None:
-        qparams = _fit(data, block, scheme, check_finite)
+        qparams = _fit(data, weights, scheme, check_finite)
     else:
         scheme._check(qparams, data.shape)
     codes = np.empty(scheme.format.packed_bytes(data.size), np.uint8)
     if data.size:
         _core.quantize(
             data,
+            weights,
             block,
             qparams.cells,
             scheme.dtype,
@@ -279,7 +326,7 @@ def fake_quantize(
     filled = target(out, data.shape, np.float32, x=x)
     block = scheme.granularity.block(data.shape)
     if qparams is None:
-        qparams = _fit(data, block, scheme, True)
+        qparams = _fit(data, None, scheme, True)
     else:
         scheme._check(qparams, data.shape)
     if data.size:
@@ -437,6 +484,7 @@ def linear(
     """
     _check_choices(q, activation, input, output)
     n, k = q.shape
+    check_operands(input, q)
     native = None if input is None else input._native
     if native is None and isinstance(x, QTensor):
         native = own_parameters(x)
@@ -480,6 +528,32 @@ def _check_choices(
         raise unknown("activation", activation, ACTIVATIONS)
     if len(q.shape) != 2:
         raise QrsValueError(f"q has shape {q.shape}, expected (n, k)")
+
+
+def check_operands(input: Dynamic | Static | None, q: QTensor) -> None:
+    """Refuse an input whose codes cannot multiply those of a weight."""
+    if input is None:
+        return
+    weight = q.scheme.format
+    if input.scheme != BLOCKS16:
+        if not weight.integral:
+            whole = ", ".join(name for name, row in FORMATS.items() if row.integral and row.kind != "integer")
+            raise QrsValueError(
+                f"input is quantized for a weight of {q.scheme.dtype}, whose levels are no multiples of a "
+                f"step; leave input=None, or quantize the weight to an integer dtype or one of {whole}"
+            )
+        return
+    if weight.kind != "trellis" or "3inst" in weight.name:
+        raise QrsValueError(
+            f"input is int16 for a weight of {q.scheme.dtype}, expected a trellis with whole levels; give "
+            f"input of at most 8 bits, or none"
+        )
+    group = q.scheme.granularity.block(q.shape)[-1]
+    if q.shape[-1] % 256 or group % 256 or q.shape[-1] % group:
+        raise QrsValueError(
+            f"input is int16 for a weight of shape {q.shape} and {q.scheme.granularity!r}, expected rows of "
+            f"whole blocks of 256, as many to each scale; leave input=None"
+        )
 
 
 def own_parameters(x: QTensor) -> _core.Input:

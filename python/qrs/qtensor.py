@@ -205,7 +205,7 @@ class QTensor:
         return 8 * self.nbytes / self.size if self.size else 0.0
 
     def unpack(self) -> NDArray[Any]:
-        """Give the codes one by one; a format of blocks has none apart from its scales, and is refused.
+        """Give the codes one by one; where elements have bytes in blocks only, there are none, and it is refused.
 
         Returns
         -------
@@ -395,7 +395,7 @@ def _check_padding(codes: NDArray[np.uint8], format: Format, size: int) -> None:
             index = int(np.argmax(bad))
             raise QrsValueError(f"codes has {codes[index]} at index {index}, expected at most {most[index]}")
         return
-    used = 0 if format.kind == "block" else format.bits * size % 8
+    used = 0 if format.packing else format.bits * size % 8
     if used and int(codes[-1]) >> used:
         raise QrsValueError(
             f"codes ends in {int(codes[-1]):#04x}, expected zeros above the lowest {used} bits"

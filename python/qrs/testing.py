@@ -229,7 +229,7 @@ def check_format(name: str) -> None:
     >>> check_format("int4")
     """
     row = Format.named(name)
-    if row.kind == "block":
+    if row.kind in ("block", "trellis"):
         _check_blocks(row)
         return
     integer = row.kind == "integer" and row.block is None
@@ -275,9 +275,10 @@ def check_format(name: str) -> None:
 
 
 def _check_blocks(row: Format) -> None:
-    """Check a format whose codes and scales stand together."""
+    """Check a format whose elements have bytes in blocks only."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(5, 2 * (row.block or 1))).astype(np.float32)
+    size = row.packing[0] if row.packing else 37
+    x = rng.normal(size=(5, 2 * size)).astype(np.float32)
     q = quantize(x, row.name)
     _hold(q.codes.size == row.packed_bytes(x.size), f"{row.name}: blocks take no byte too many")
     _same(
@@ -287,10 +288,13 @@ def _check_blocks(row: Format) -> None:
     )
     again = QTensor.from_parts(q.codes, q.scale, q.zero_point, q.scheme, q.shape)
     _hold(again == q, f"{row.name}: a tensor built from its parts is equal")
-    parts = [quantize(part, row.name).codes for part in (x[:2], x[2:])]
-    _same(np.concatenate(parts), q.codes, f"{row.name}: quantizing parts is quantizing the whole")
+    params = None if row.kind == "block" else q.qparams
+    if row.packing:
+        parts = [quantize(part, row.name, qparams=params).codes for part in (x[:2], x[2:])]
+        _same(np.concatenate(parts), q.codes, f"{row.name}: quantizing parts is quantizing the whole")
     zero = fake_quantize(np.zeros_like(x), row.name)
-    _hold(not zero.any(), f"{row.name}: zero is exact")
+    least = 0 if row.kind == "block" else 1e-30
+    _hold((np.abs(zero) <= least).all(), f"{row.name}: zero is exact, or as near as a scale lets it be")
     eight = fake_quantize(x * np.float32(8), row.name)
     _hold(np.allclose(eight, 8 * q.dequantize(), rtol=0.05, atol=0.05), f"{row.name}: scaling commutes")
 

@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 from .. import ops
 from ..arrays import as_float32, quiet
 from ..errors import FormatError, QrsTypeError, QrsValueError, quote
-from ..formats import FORMATS
-from ..ops import Dynamic, Static
+from ..ops import Dynamic, Static, check_operands
 from ..qtensor import QTensor
 from ..scheme import QParams, Scheme
 from .activation import activate, check_activation
@@ -151,12 +150,8 @@ def check_input(input: object, weight: Weight) -> None:
         raise QrsValueError(
             "input is given for a float32 weight; quantize the weight first or leave input=None"
         )
-    if input is not None and isinstance(weight, QTensor) and not weight.scheme.format.integral:
-        whole = ", ".join(name for name, row in FORMATS.items() if row.integral and row.kind != "integer")
-        raise QrsValueError(
-            f"input is quantized for a weight of {weight.scheme.dtype}, whose levels are no multiples of a "
-            f"step; leave input=None, or quantize the weight to an integer dtype or one of {whole}"
-        )
+    if input is not None and isinstance(weight, QTensor):
+        check_operands(input, weight)
 
 
 def input_to_dict(input: Dynamic | Static | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from .. import container
 from ..errors import FormatError, QrsError, QrsValueError, expect, quote
 from ..model import Model, Node
 from ..nn.function import Function
-from . import layers, products
+from . import layers, products  # noqa: F401 - they enter the tables of what is written and read
 from .base import Graph
 from .fallback import OnnxOperator
 from .fuse import fused
@@ -24,7 +24,7 @@ from .lowering import Builder
 from .reader import read
 from .writer import Writer
 
-__all__ = ["OnnxOperator", "layers", "load", "products", "save"]
+__all__ = ["OnnxOperator", "load", "save"]
 
 _LARGEST = (1 << 31) - 1
 

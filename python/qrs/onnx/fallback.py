@@ -156,14 +156,14 @@ class OnnxOperator(Layer, id="onnx_operator"):
     @cached_property
     def _evaluator(self) -> tuple[list[str], Any]:
         """The names that a run takes, in order, and the evaluator of a model that is this node alone."""
-        helper, node = package("onnx.helper"), self.proto()
+        build, node = package("onnx.helper"), self.proto()
         names = [*node.input, *outer_names(node)]
         kind = package().TypeProto()
-        inputs = [helper.make_value_info(name, kind) for name in dict.fromkeys(names) if name]
-        outputs = [helper.make_value_info(name, kind) for name in node.output if name]
-        graph = helper.make_graph([node], "node", inputs, outputs)
-        imports = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
-        model = helper.make_model(graph, opset_imports=imports)
+        inputs = [build.make_value_info(name, kind) for name in dict.fromkeys(names) if name]
+        outputs = [build.make_value_info(name, kind) for name in node.output if name]
+        graph = build.make_graph([node], "node", inputs, outputs)
+        imports = [build.make_opsetid(domain, version) for domain, version in self.opsets.items()]
+        model = build.make_model(graph, opset_imports=imports)
         try:
             return names, package("onnx.reference").ReferenceEvaluator(model)
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import graphlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,9 +28,9 @@ class Net:
                 self.readers.setdefault(name, []).append(node)
 
     def read(self) -> list[Node]:
-        """Give the nodes whose values somebody reads."""
+        """Give the nodes whose values somebody reads, in order: what replaced a chain stands at its end."""
         needed, found = set(self.outputs), []
-        for node in reversed(_sorted(list(self.nodes.values()))):
+        for node in reversed(self.nodes.values()):
             if node.output in needed:
                 needed.update(node.inputs)
                 found.append(node)
@@ -97,10 +96,3 @@ def number_of(node: Node | None) -> float:
 def is_second(node: Node) -> bool:
     """Say whether the constant stands behind what changes."""
     return isinstance(node.layer, Function) and 1 in node.layer.constants
-
-
-def _sorted(nodes: list[Node]) -> list[Node]:
-    """Put nodes behind those they read from: what took the place of a chain stands where its end was."""
-    place = {node.output: i for i, node in enumerate(nodes)}
-    reads = {i: [place[name] for name in node.inputs if name in place] for i, node in enumerate(nodes)}
-    return [nodes[i] for i in graphlib.TopologicalSorter(reads).static_order()]

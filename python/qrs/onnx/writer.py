@@ -280,7 +280,7 @@ class Writer:
         QrsValueError
             When the parts do not make a valid ONNX model.
         """
-        onnx, helper = package(), package("onnx.helper")
+        onnx, build = package(), package("onnx.helper")
         self._check_versions()
         read = {n.inputs[0] for n in self.model.nodes if isinstance(n.layer, Embedding)}
         inputs = []
@@ -289,13 +289,13 @@ class Writer:
             dtype = "int64" if name in read else "float32"
             axes = None if given is None else [f"{name}_{i}" for i in range(given.ndim)]
             dtype = dtype if given is None else given.dtype.name
-            inputs.append(helper.make_tensor_value_info(name, _element(dtype), axes))
+            inputs.append(build.make_tensor_value_info(name, _element(dtype), axes))
         outputs = [onnx.ValueInfoProto(name=name) for name in self.model.outputs]
-        graph = helper.make_graph(self.nodes, "qrs", inputs, outputs, self.tensors)
-        imports = [helper.make_opsetid("", self.opset)]
-        model = helper.make_model(graph, opset_imports=imports, producer_name="qrs")
+        graph = build.make_graph(self.nodes, "qrs", inputs, outputs, self.tensors)
+        imports = [build.make_opsetid("", self.opset)]
+        model = build.make_model(graph, opset_imports=imports, producer_name="qrs")
         # The oldest that knows the operators: readers refuse newer ones than they know.
-        model.ir_version = helper.find_min_ir_version_for(imports)
+        model.ir_version = build.find_min_ir_version_for(imports)
         try:
             inferred = package("onnx.shape_inference").infer_shapes(model, check_type=True, strict_mode=True)
         except Exception as error:

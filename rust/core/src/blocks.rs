@@ -7,35 +7,43 @@ use crate::finite::Census;
 use crate::format::Blocks;
 use crate::grid::Grid;
 use crate::rounding::Rounding;
+use crate::values::Values;
 
 /// Validates, encodes chunks into blocks (from a flat index on, as many bytes as there is room for), and looks at the
 /// census. Unchecked, NaN becomes 0 and an infinity the largest finite number.
 pub(crate) fn encode_blocks(
     blocks: &'static dyn Blocks,
-    (x, grid): (&[f32], &Grid),
+    (values, grid): (Values<'_>, &Grid),
     (rounding, check_finite): (Rounding, bool),
     chunks: impl FnOnce(&(dyn Fn(usize, &mut [u8]) + Sync)) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    grid.check_len("x", x.len())?;
+    grid.check_len("x", values.x.len())?;
+    values.check()?;
     check_rows(blocks, grid)?;
-    if rounding != Rounding::HalfEven {
-        return Err(Error::Value {
-            what: "rounding",
-            got: format!("{} for {}", rounding.name(), blocks.name()),
-            expected: "half_even: the format has a rule of its own".into(),
-        });
-    }
+    check_rounding(blocks.name(), rounding)?;
     let census = Census::new();
     chunks(&|start, out| {
-        let part = &x[start..start + out.len() / blocks.bytes() * blocks.len()];
-        if part.iter().all(|x| x.is_finite()) {
-            return blocks.encode(part, None, out);
+        let Values { x, importance } = values.part(start..start + out.len() / blocks.bytes() * blocks.len());
+        if x.iter().all(|x| x.is_finite()) {
+            return blocks.encode(x, importance, out);
         }
-        census.see(part, start);
+        census.see(x, start);
         let held = |x: &f32| if x.is_nan() { 0.0 } else { x.clamp(-f32::MAX, f32::MAX) };
-        blocks.encode(&part.iter().map(held).collect::<Vec<_>>(), None, out);
+        blocks.encode(&x.iter().map(held).collect::<Vec<_>>(), importance, out);
     })?;
     if check_finite { census.check("x") } else { Ok(()) }
+}
+
+/// Refuses a choice that formats with a rule of their own do not leave.
+pub(crate) fn check_rounding(format: &str, rounding: Rounding) -> Result<(), Error> {
+    if rounding == Rounding::HalfEven {
+        return Ok(());
+    }
+    Err(Error::Value {
+        what: "rounding",
+        got: format!("{} for {format}", rounding.name()),
+        expected: "half_even: the format has a rule of its own".into(),
+    })
 }
 
 /// Whether rows are whole blocks.

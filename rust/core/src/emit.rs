@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::finite::{INFINITE, magnitude};
-use crate::format::{Picker, Rounder};
+use crate::format::{HalfEven, Picker, Rounder};
 use crate::mem::prefetch;
 use crate::pack::Code;
 use crate::qparams::QParams;
@@ -19,7 +19,9 @@ use std::ops::Range;
 
 /// Elements of a line: four vectors of AVX2, one of their codes.
 pub(crate) const LINE: usize = 32;
-/// Elements of a line where each takes so much work that it hides the rest: the compiler unrolls lines.
+/// Elements that share a cell in lines of several: the smallest block of a standard (NVFP4).
+pub(crate) const HALF: usize = LINE / 2;
+/// Elements of a line where codes are wide and cells are single elements: rare.
 pub(crate) const SHORT: usize = 8;
 
 /// Scale, zero point and code range of one cell.
@@ -84,6 +86,24 @@ impl<const N: usize> Cells<N> for Bounded {
     }
 }
 
+/// One for each half.
+impl<const N: usize> Cells<N> for [Bounded; 2] {
+    #[inline(always)]
+    fn of(&self, i: usize) -> Bounded {
+        if i < N / 2 { self[0] } else { self[1] }
+    }
+
+    #[inline(always)]
+    fn add_zero_points<C: Code>(&self, bits: [i32; N]) -> [C; N] {
+        let mut out = [C::default(); N];
+        for i in 0..N {
+            let zero_point = if i < N / 2 { self[0].zero_point } else { self[1].zero_point };
+            out[i] = C::from_i32(bits[i]).wrapping_add(C::from_i32(zero_point));
+        }
+        out
+    }
+}
+
 /// Scales, zero points, and the range of the codes.
 type Each<const N: usize> = ([f32; N], [i32; N], (i32, i32));
 
@@ -111,6 +131,8 @@ impl<const N: usize> Cells<N> for Each<N> {
 pub(crate) trait Emit: Copy + Default {
     /// Whether this is a code of more than 8 bits: rare, and not worth a loop for each case.
     const WIDE: bool = false;
+    /// Whether this is a level.
+    const LEVEL: bool = false;
     /// From numbers that round half to even to `clamp(round(x / scale))`.
     fn emit<const N: usize>(near: [f32; N], cells: impl Cells<N>) -> [Self; N];
     /// From codes and their levels.
@@ -150,6 +172,8 @@ impl<C: Code> Emit for C {
 }
 
 impl Emit for f32 {
+    const LEVEL: bool = true;
+
     #[inline(always)]
     fn emit<const N: usize>(mut near: [f32; N], cells: impl Cells<N>) -> [f32; N] {
         for (i, near) in near.iter_mut().enumerate() {
@@ -174,8 +198,9 @@ impl Emit for f32 {
 
 /// How levels hang on codes.
 pub(crate) trait Law: Copy + Sync {
-    /// Whether an element takes so little work that a long line pays.
-    const LONG: bool = false;
+    /// Whether an element takes so little work that a loop over single ones becomes vector code, and that lines of
+    /// codes of 16 bits do not pay.
+    const SIMPLE: bool = false;
     /// Whether the mode says more than whether to draw.
     const MODES: bool = true;
     /// What a line becomes; NaN anything.
@@ -190,7 +215,7 @@ pub(crate) trait Law: Copy + Sync {
 pub(crate) struct Integers;
 
 impl Law for Integers {
-    const LONG: bool = true;
+    const SIMPLE: bool = true;
 
     #[inline(always)]
     fn line<M: Mode, E: Emit, const N: usize>(
@@ -229,8 +254,15 @@ fn quotients<const N: usize>(mut x: [f32; N], cells: impl Cells<N>) -> [f32; N] 
 /// becomes 0 where there is none.
 #[derive(Clone, Copy)]
 pub(crate) struct Numbers {
-    pub(crate) rounder: Rounder,
-    pub(crate) beyond: Option<(i32, f32)>,
+    rounder: Rounder,
+    beyond: Option<(i32, f32)>,
+    even: HalfEven,
+}
+
+impl Numbers {
+    pub(crate) fn new(rounder: Rounder, beyond: Option<(i32, f32)>) -> Numbers {
+        Numbers { rounder, beyond, even: rounder.half_even(beyond) }
+    }
 }
 
 impl Law for Numbers {
@@ -245,13 +277,19 @@ impl Law for Numbers {
     ) -> [E; N] {
         let v = quotients(x, cells);
         let (mut codes, mut levels) = ([0; N], [0.0; N]);
-        for i in 0..N {
-            // The rounder says how to round, the mode only whether to draw.
-            (codes[i], levels[i]) = if M::RANDOM {
-                self.rounder.nearest::<true>(v[i], u[i], self.beyond)
-            } else {
-                self.rounder.nearest::<false>(v[i], u[i], self.beyond)
-            };
+        // The rounder says how to round, the mode only whether to draw.
+        if M::RANDOM {
+            for i in 0..N {
+                (codes[i], levels[i]) = self.rounder.nearest::<true>(v[i], u[i], self.beyond);
+            }
+        } else if self.rounder.is_half_even() {
+            for i in 0..N {
+                (codes[i], levels[i]) = self.even.nearest(v[i]);
+            }
+        } else {
+            for i in 0..N {
+                (codes[i], levels[i]) = self.rounder.nearest::<false>(v[i], u[i], self.beyond);
+            }
         }
         E::picked((codes, levels), cells)
     }
@@ -262,11 +300,11 @@ impl Law for Numbers {
     }
 }
 
-/// A table of levels, `FEW` or many. The level next to 0 stands for NaN.
+/// A table of levels. The level next to 0 stands for NaN.
 #[derive(Clone, Copy)]
-pub(crate) struct Table<'a, const FEW: bool>(pub(crate) &'a Picker);
+pub(crate) struct Table<'a>(pub(crate) &'a Picker);
 
-impl<const FEW: bool> Law for Table<'_, FEW> {
+impl Law for Table<'_> {
     const MODES: bool = false;
 
     #[inline(always)]
@@ -278,14 +316,17 @@ impl<const FEW: bool> Law for Table<'_, FEW> {
     ) -> [E; N] {
         let v = quotients(x, cells);
         // Thresholds say how to round; the mode only whether to draw.
-        let picked =
-            if M::RANDOM { self.0.pick::<FEW, true, N>(v, u) } else { self.0.pick::<FEW, false, N>(v, u) };
+        let picked = if M::RANDOM {
+            self.0.pick::<true, N>(v, u, E::LEVEL)
+        } else {
+            self.0.pick::<false, N>(v, u, E::LEVEL)
+        };
         E::picked(picked, cells)
     }
 
     #[inline(always)]
     fn nan(self, _: Affine) -> i32 {
-        self.0.pick::<FEW, false, 1>([0.0], [0.0]).0[0]
+        self.0.pick::<false, 1>([0.0], [0.0], false).0[0]
     }
 }
 
@@ -336,13 +377,13 @@ impl Elements<'_> {
 
 /// Emits elements whose lines have the parameters that `cells` gives. Returns whether all are finite.
 #[inline(always)]
-pub(crate) fn emit_lines<M: Mode, E: Emit, const N: usize>(
+pub(crate) fn emit_lines<M: Mode, E: Emit>(
     law: impl Law,
     Elements { x, u, far }: Elements<'_>,
     mut cells: impl Lines,
     out: &mut [E],
 ) -> bool {
-    let mut top = Top::<N>::new();
+    let mut top = Top::<LINE>::new();
     let ((lines, rest), (u_lines, u_rest)) = (x.as_chunks(), u.as_chunks());
     let (out_lines, out_rest) = out.as_chunks_mut();
     for ((x, u), out) in lines.iter().zip(u_lines).zip(out_lines) {
@@ -350,11 +391,14 @@ pub(crate) fn emit_lines<M: Mode, E: Emit, const N: usize>(
         if far {
             prefetch(x);
         }
-        *out = law.line::<M, E, N>(*x, *u, cells.next());
+        *out = law.line::<M, E, LINE>(*x, *u, cells.line());
         top = top.with(*x);
     }
     if !rest.is_empty() {
-        emit_run::<M, E>(law, Elements { x: rest, u: u_rest, far }, cells.next(), out_rest);
+        let halves = rest.chunks(HALF).zip(u_rest.chunks(HALF)).zip(out_rest.chunks_mut(HALF));
+        for (((x, u), out), cell) in halves.zip(cells.rest()) {
+            emit_run::<M, E>(law, Elements { x, u, far }, cell, out);
+        }
     }
     top.all_finite() && all_finite(rest)
 }
@@ -369,7 +413,7 @@ pub(crate) fn emit_run<M: Mode, E: Emit>(
     out: &mut [E],
 ) {
     for ((&x, &u), out) in x.iter().zip(u).zip(out) {
-        if !is_long(law) {
+        if !is_simple(law) {
             line_by_line();
         }
         [*out] = law.line::<M, E, 1>([x], [u], cell);
@@ -377,8 +421,8 @@ pub(crate) fn emit_run<M: Mode, E: Emit>(
 }
 
 #[inline(always)]
-fn is_long<L: Law>(_: L) -> bool {
-    L::LONG
+fn is_simple<L: Law>(_: L) -> bool {
+    L::SIMPLE
 }
 
 /// Whether all of `x` is finite.
@@ -396,20 +440,30 @@ fn line_by_line() {
 
 /// The parameters of lines, which are asked for in turn.
 pub(crate) trait Lines {
+    type Line: Cells<LINE>;
     /// Those of the next line.
-    fn next(&mut self) -> Bounded;
+    fn line(&mut self) -> Self::Line;
+    /// Those of the halves of a line that is not whole.
+    fn rest(&mut self) -> [Bounded; 2];
 }
 
 /// One cell for all lines.
 impl Lines for Bounded {
+    type Line = Bounded;
+
     #[inline(always)]
-    fn next(&mut self) -> Bounded {
+    fn line(&mut self) -> Bounded {
         *self
+    }
+
+    #[inline(always)]
+    fn rest(&mut self) -> [Bounded; 2] {
+        [*self; 2]
     }
 }
 
-/// Cells of whole lines.
-pub(crate) struct Even<'a> {
+/// Cells of whole steps: lines or halves of lines.
+pub(crate) struct Even<'a, const STEP: usize> {
     params: QParams<'a>,
     range: (i32, i32),
     /// Elements of a cell, and how many of them are left.
@@ -419,7 +473,7 @@ pub(crate) struct Even<'a> {
     bounded: Bounded,
 }
 
-impl<'a> Even<'a> {
+impl<'a, const STEP: usize> Even<'a, STEP> {
     /// From flat index `start` on; cell `c` starts at `c · block`.
     #[inline(always)]
     pub(crate) fn new(params: QParams<'a>, range: (i32, i32), block: usize, start: usize) -> Self {
@@ -429,16 +483,48 @@ impl<'a> Even<'a> {
     }
 }
 
-impl Lines for Even<'_> {
+impl<const STEP: usize> Even<'_, STEP> {
+    /// The parameters of the next step.
     #[inline(always)]
-    fn next(&mut self) -> Bounded {
+    fn step(&mut self) -> Bounded {
         if self.left == 0 {
             self.cell += 1;
             self.left = self.block;
             self.bounded = self.params.affine(self.cell, self.range).bounded();
         }
-        self.left = self.left.saturating_sub(LINE);
+        self.left = self.left.saturating_sub(STEP);
         self.bounded
+    }
+}
+
+impl Lines for Even<'_, LINE> {
+    type Line = Bounded;
+
+    #[inline(always)]
+    fn line(&mut self) -> Bounded {
+        self.step()
+    }
+
+    #[inline(always)]
+    fn rest(&mut self) -> [Bounded; 2] {
+        [self.step(); 2]
+    }
+}
+
+impl Lines for Even<'_, HALF> {
+    type Line = [Bounded; 2];
+
+    #[inline(always)]
+    fn line(&mut self) -> [Bounded; 2] {
+        [self.step(), self.step()]
+    }
+
+    #[inline(always)]
+    fn rest(&mut self) -> [Bounded; 2] {
+        let first = self.step();
+        // There may be no second cell.
+        let second = self.left > 0 || self.cell + 1 < self.params.scale.len();
+        [first, if second { self.step() } else { first }]
     }
 }
 

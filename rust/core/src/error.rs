@@ -53,6 +53,8 @@ pub enum Error {
         /// Bytes wanted.
         bytes: usize,
     },
+    /// Long work was told to end.
+    Interrupted,
 }
 
 impl fmt::Display for Error {
@@ -79,6 +81,7 @@ impl fmt::Display for Error {
                 "k is {k}, expected at most {limit}: beyond it an int32 sum of these operands can overflow; \
                  split k and add the parts in int64, or quantize the weight in groups"
             ),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
         }
     }

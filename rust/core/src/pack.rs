@@ -177,8 +177,16 @@ pub(crate) fn check_len(
     })
 }
 
-/// Codes of a step, in whole bytes of any packing.
-const TILE: usize = 320;
+/// Elements whose codes, and random numbers, stay in the first cache. A multiple of 8, so that tiles start on a packed
+/// byte, and of 5, where ternary ones do.
+pub(crate) const TILE: usize = 2560;
+/// Elements a task of a parallel call.
+pub(crate) const CHUNK: usize = 32 * TILE;
+
+/// An estimate of the work of quantizing `len` elements, or of the way back.
+pub(crate) fn nanoseconds(len: usize) -> usize {
+    len / 4
+}
 
 /// The low 16 bits of each code, the lower byte first.
 #[inline(always)]
@@ -302,13 +310,22 @@ fn squeeze_word<const B: usize>(word: u64) -> u64 {
 
 /// The inverse of [`squeeze_word`].
 #[inline(always)]
-fn spread_word<const B: usize>(mut word: u64) -> u64 {
+fn spread_word<const B: usize>(word: u64) -> u64 {
+    let [word] = spread_words::<B, 1>([word]);
+    word
+}
+
+/// [`spread_word`] side by side.
+#[inline(always)]
+fn spread_words<const B: usize, const N: usize>(mut words: [u64; N]) -> [u64; N] {
     for (i, (width, mask)) in PAIRS.into_iter().enumerate().rev() {
         let held = (B as u32) << i;
         let low = ((1 << held) - 1) * (mask & (u64::MAX / ((1 << width) - 1)));
-        word = (word & low) | ((word << (width - held)) & (low << width));
+        for word in &mut words {
+            *word = (*word & low) | ((*word << (width - held)) & (low << width));
+        }
     }
-    word
+    words
 }
 
 #[inline(always)]
@@ -360,11 +377,51 @@ fn spread_nibbles(bytes: &[u8], signed: bool, out: &mut [u8]) {
     }
 }
 
+/// The first `N` codes of `B` bits in `bytes`, where they fill it; not sign-extended.
+#[inline(always)]
+pub(crate) fn unpack_line<const B: usize, const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let bytes = &bytes[..N * B / 8];
+    let mut codes = [0; N];
+    if B == 8 {
+        codes.copy_from_slice(bytes);
+        return codes;
+    }
+    // All words at once: vectors take a step on each.
+    let words = spread_words::<B, LINE_WORDS>(words::<B>(bytes, N / 8));
+    for (eight, word) in codes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *eight = word.to_le_bytes();
+    }
+    codes
+}
+
+/// Words of a line of 32 codes.
+const LINE_WORDS: usize = 4;
+
+/// The first `count` groups of `B` bytes, with what follows them in the upper bytes.
+#[inline(always)]
+fn words<const B: usize>(bytes: &[u8], count: usize) -> [u64; LINE_WORDS] {
+    let mut words = [0; LINE_WORDS];
+    for (i, out) in words.iter_mut().enumerate().take(count) {
+        // Eight bytes from the start of the group, or the last eight, shifted.
+        let start = (i * B).min(bytes.len().saturating_sub(8));
+        let mut word = [0; 8];
+        let held = bytes.len().min(8);
+        word[..held].copy_from_slice(&bytes[start..start + held]);
+        *out = u64::from_le_bytes(word) >> (8 * (i * B - start));
+    }
+    words
+}
+
 #[inline(always)]
 fn spread_by<const B: usize>(bytes: &[u8], signed: bool, out: &mut [u8]) {
     // x ^ s − s extends the sign bit s; with s = 0 it leaves the code as it is.
     let sign = if signed { 1u8 << (B - 1) } else { 0 };
     let extend = |eight: [u8; 8]| eight.map(|code| (code ^ sign).wrapping_sub(sign));
+    let (lines, out) = out.as_chunks_mut::<{ 8 * LINE_WORDS }>();
+    let (line_bytes, bytes) = bytes.split_at(lines.len() * LINE_WORDS * B);
+    for (line, bytes) in lines.iter_mut().zip(line_bytes.chunks_exact(LINE_WORDS * B)) {
+        *line = unpack_line::<B, { 8 * LINE_WORDS }>(bytes).map(|code| (code ^ sign).wrapping_sub(sign));
+    }
     let (eights, rest) = out.as_chunks_mut::<8>();
     let (groups, _) = bytes.as_chunks::<B>();
     for (eight, group) in eights.iter_mut().zip(groups) {

@@ -83,6 +83,7 @@ impl Target {
             Spacing::Uniform => ((qmin - middle) as f32, (qmax - middle) as f32),
             Spacing::Float(rounder) => (-rounder.top(), rounder.top()),
             Spacing::Table(levels) => levels.ends(),
+            Spacing::Trellis(sequence) => sequence.ends(),
             // Levels are learned in units of the largest magnitude.
             Spacing::Learned => (-1.0, 1.0),
             Spacing::Blocks(_) => return Err(format.no_range()),
@@ -102,7 +103,7 @@ impl Target {
                 Spacing::Float(_) => false,
                 Spacing::Table(levels) => levels.lopsided(),
                 Spacing::Learned => true,
-                Spacing::Blocks(_) => false,
+                Spacing::Blocks(_) | Spacing::Trellis(_) => false,
             };
         Ok(Target { qmin, qmax, fixed, ends, has_zero, lopsided, format, rule, scale_type, unit: 1.0 })
     }

@@ -1,39 +1,35 @@
-//! Quantize, dequantize, fake-quantize: one body each, over the runs of a grid.
+//! Quantize and fake-quantize: one body each, over the runs of a grid.
 //!
-//! Of integers, `code = clamp(round(x / scale)) + zero_point`, and back `scale · (code − zero_point)`. The division is a true
-//! float32 division; the clamp happens in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so
-//! that no conversion to an integer can overflow; the zero point is added in integers, so that ties do not hang
-//! on it. Unchecked, NaN becomes `zero_point` and infinities saturate. Of other formats, `code` is that of the level
-//! next to `x / scale`, and back `scale · level`.
+//! Of integers, `code = clamp(round(x / scale)) + zero_point`. The division is a true float32 division; the clamp happens
+//! in float, to `[qmin − zero_point, qmax − zero_point]`, before rounding, so that no conversion to an integer can
+//! overflow; the zero point is added in integers, so that ties do not hang on it. Unchecked, NaN becomes `zero_point`
+//! and infinities saturate. Of other formats, `code` is that of the level next to `x / scale`.
 //!
 //! An element's result is a function of its value, its cell and (stochastic rounding) its flat index: where
 //! tiles, chunks and vectors end changes no bit.
 
 #![forbid(unsafe_code)]
 
-use crate::blocks::{check_rows, encode_blocks};
+use crate::blocks::{check_rounding, encode_blocks};
+use crate::coded::Stream;
 use crate::emit::{
-    self, Elements, Emit, Even, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines, emit_run,
+    self, Elements, Emit, Even, HALF, Integers, LINE, Law, Numbers, SHORT, Table, emit_each, emit_lines,
+    emit_run,
 };
 pub(crate) use crate::emit::{Affine, encode};
-use crate::error::{Error, Tuple};
+use crate::error::Error;
 use crate::finite::Census;
-use crate::format::{Format, Levels, Packing, Picker, Rounder, Spacing};
+use crate::format::{Format, Levels, Packing, Rounder, Spacing};
 use crate::grid::{Cell, Grid};
-use crate::isa::{Isa, Op};
-use crate::pack::{check_len, join};
+use crate::isa::Isa;
+use crate::mem::FAR;
+use crate::pack::{CHUNK, TILE, check_len, join, nanoseconds};
 use crate::parallel;
 use crate::qparams::QParams;
 use crate::rounding::{Mode, ModeOp, Rounding, uniform};
+use crate::trellis::Sequence;
+use crate::values::Values;
 use std::ops::Range;
-
-/// Elements whose codes and random numbers stay in the first cache. A multiple of 8, so that tiles start on a
-/// packed byte, and of 5, where ternary ones do.
-const TILE: usize = 2560;
-/// Elements a task of a parallel call.
-const CHUNK: usize = 32 * TILE;
-/// Elements, 32 MiB, that most last caches do not hold: they are fetched ahead.
-const FAR: usize = 1 << 23;
 
 /// How values become codes.
 #[derive(Debug, Clone, Copy)]
@@ -51,19 +47,6 @@ pub struct Encoding {
     /// What exceeds the largest number of a floating-point format becomes that, rather than infinity (or NaN where
     /// there is none).
     pub saturate: bool,
-}
-
-/// Packed codes with all that gives them meaning.
-#[derive(Debug, Clone, Copy)]
-pub struct Packed<'a> {
-    /// Bytes as [`pack`](crate::pack()) lays them out.
-    pub codes: &'a [u8],
-    /// The format of the codes.
-    pub format: &'static dyn Format,
-    /// Shape and cells.
-    pub grid: &'a Grid,
-    /// Parameters of the cells.
-    pub params: QParams<'a>,
 }
 
 /// One chunk of `quantize` or `fake_quantize`, and what is the same for all chunks.
@@ -93,43 +76,39 @@ impl<L: Law> Job<'_, L> {
         };
         let elements = Elements { x, u, far: self.x.len() >= FAR };
         let mut all_finite = true;
-        let even = self.grid.even_block(LINE).filter(|block| L::LONG && !E::WIDE && *block < TILE);
+        // Wide codes of a simple law are not worth long lines.
+        let long = !(L::SIMPLE && E::WIDE);
+        // Half lines are worth their while where elements take some work.
+        let step = if L::SIMPLE { LINE } else { HALF };
+        let even = self.grid.even_block(step).filter(|block| long && *block < TILE);
         if let Some(block) = even {
-            let cells = Even::new(self.params, self.range, block, tile.start);
-            all_finite = emit_lines::<M, E, LINE>(self.law, elements, cells, out);
+            let (params, range, start) = (self.params, self.range, tile.start);
+            all_finite = if L::SIMPLE {
+                emit_lines::<M, E>(self.law, elements, Even::<LINE>::new(params, range, block, start), out)
+            } else {
+                emit_lines::<M, E>(self.law, elements, Even::<HALF>::new(params, range, block, start), out)
+            };
         } else {
             let mut any_short = false;
-            // Codes of 16 bits are not worth long lines.
-            let shortest = if !L::LONG {
-                SHORT
-            } else if E::WIDE {
-                usize::MAX
-            } else {
-                LINE
-            };
             for (run, cell) in self.grid.runs(tile.clone()) {
                 let place = run.start - tile.start..run.end - tile.start;
                 let (elements, out) = (elements.part(place.clone()), &mut out[place]);
                 all_finite &= match cell {
                     Cell::One(cell) => {
                         let cell = self.params.affine(cell, self.range).bounded();
-                        if run.len() < shortest {
+                        if !long || run.len() < LINE {
                             emit_run::<M, E>(self.law, elements, cell, out);
                             any_short = true;
                             continue;
                         }
-                        if L::LONG {
-                            emit_lines::<M, E, LINE>(self.law, elements, cell, out)
-                        } else {
-                            emit_lines::<M, E, SHORT>(self.law, elements, cell, out)
-                        }
+                        emit_lines::<M, E>(self.law, elements, cell, out)
                     }
                     Cell::Each(first) => {
                         let cells = first..first + run.len();
                         let QParams { scale, zero_point, levels } = self.params;
                         let params =
                             QParams { scale: &scale[cells.clone()], zero_point: &zero_point[cells], levels };
-                        if L::LONG && !E::WIDE {
+                        if long {
                             emit_each::<M, E, LINE>(self.law, elements, params, self.range, out)
                         } else {
                             emit_each::<M, E, SHORT>(self.law, elements, params, self.range, out)
@@ -214,136 +193,6 @@ impl<L: Law> ModeOp for FakeQuantize<'_, L> {
     }
 }
 
-/// The levels of the elements from `start` on, times their scales.
-pub(crate) struct Dequantize<'a> {
-    pub(crate) packed: Packed<'a>,
-    /// What [`Packed::levels`] gives.
-    pub(crate) levels: &'a [f32; 256],
-    pub(crate) start: usize,
-    pub(crate) out: &'a mut [f32],
-}
-
-impl Op for Dequantize<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let format = self.packed.format;
-        let signed = format.signed();
-        match (format.packing(), format.spacing()) {
-            (Packing::Bits(16), Spacing::Float(rounder)) => self.pairs(|code, _| rounder.level(code)),
-            (Packing::Bits(16), _) if signed => {
-                self.pairs(|code, zero| i32::from(code as i16).wrapping_sub(zero) as f32);
-            }
-            (Packing::Bits(16), _) => self.pairs(|code, zero| i32::from(code).wrapping_sub(zero) as f32),
-            (_, Spacing::Uniform) if signed => {
-                self.tiles(|code, zero| i32::from(code as i8).wrapping_sub(zero) as f32);
-            }
-            (_, Spacing::Uniform) => self.tiles(|code, zero| i32::from(code).wrapping_sub(zero) as f32),
-            (_, Spacing::Blocks(blocks)) => {
-                let first = self.start / blocks.len() * blocks.bytes();
-                blocks.decode(&self.packed.codes[first..], self.out);
-            }
-            (_, Spacing::Float(_) | Spacing::Table(_) | Spacing::Learned) => {
-                let levels = self.levels;
-                self.tiles(|code, _| levels[usize::from(code)]);
-            }
-        }
-    }
-}
-
-impl Packed<'_> {
-    /// The level of each code, where codes of at most 8 bits have levels of their own; of what is no code, any.
-    pub(crate) fn levels(&self) -> [f32; 256] {
-        let mut levels = [0.0; 256];
-        match self.format.spacing() {
-            Spacing::Learned => levels[..self.params.levels.len()].copy_from_slice(self.params.levels),
-            Spacing::Float(_) | Spacing::Table(_) => {
-                for (code, level) in (0..=self.format.codes().1).zip(&mut levels) {
-                    *level = self.format.level(code);
-                }
-            }
-            Spacing::Uniform | Spacing::Blocks(_) => {}
-        }
-        levels
-    }
-}
-
-impl Dequantize<'_> {
-    #[inline(always)]
-    fn tiles(self, level: impl Fn(u8, i32) -> f32 + Copy) {
-        let Packed { codes, format, .. } = self.packed;
-        let (packing, signed) = (format.packing(), format.signed());
-        let mut spread_codes = [0; TILE];
-        let mut start = self.start;
-        let mut out = self.out;
-        while !out.is_empty() {
-            // A row may start inside a byte: unpack from the byte boundary before it.
-            let skip = start % packing.unit();
-            let (tile, rest) = out.split_at_mut(out.len().min(TILE - skip));
-            let first = packing.len(start - skip);
-            let codes = if packing == Packing::Bits(8) {
-                &codes[first..first + tile.len()]
-            } else {
-                let spread_codes = &mut spread_codes[..skip + tile.len()];
-                packing.spread(&codes[first..], signed, spread_codes);
-                &spread_codes[skip..]
-            };
-            self.packed.params.decode(self.packed.grid, start, codes, level, tile);
-            start += tile.len();
-            out = rest;
-        }
-    }
-
-    /// [`tiles`](Self::tiles) for codes of two bytes.
-    #[inline(always)]
-    fn pairs(self, level: impl Fn(u16, i32) -> f32 + Copy) {
-        let mut codes = [0; TILE];
-        let pairs = self.packed.codes.as_chunks().0;
-        for (i, tile) in self.out.chunks_mut(TILE).enumerate() {
-            let start = self.start + i * TILE;
-            let codes = &mut codes[..tile.len()];
-            for (code, &pair) in codes.iter_mut().zip(&pairs[start..]) {
-                *code = u16::from_le_bytes(pair);
-            }
-            self.packed.params.decode(self.packed.grid, start, codes, level, tile);
-        }
-    }
-}
-
-impl QParams<'_> {
-    /// `out = scale · level(code, zero_point)` for the elements from flat index `start` on.
-    #[inline(always)]
-    fn decode<C: Copy>(
-        &self,
-        grid: &Grid,
-        start: usize,
-        codes: &[C],
-        level: impl Fn(C, i32) -> f32 + Copy,
-        out: &mut [f32],
-    ) {
-        for (run, cell) in grid.runs(start..start + out.len()) {
-            let place = run.start - start..run.end - start;
-            let (codes, out) = (&codes[place.clone()], &mut out[place]);
-            match cell {
-                Cell::One(cell) => {
-                    let (scale, zero_point) = (self.scale[cell], self.zero_point[cell]);
-                    for (out, &code) in out.iter_mut().zip(codes) {
-                        *out = scale * level(code, zero_point);
-                    }
-                }
-                Cell::Each(first) => {
-                    let cells = first..first + out.len();
-                    let params = self.scale[cells.clone()].iter().zip(&self.zero_point[cells]);
-                    for ((out, &code), (&scale, &zero_point)) in out.iter_mut().zip(codes).zip(params) {
-                        *out = scale * level(code, zero_point);
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Writes the packed codes of `x`: `code = clamp(round(x / scale)) + zero_point`.
 ///
 /// ```
@@ -364,22 +213,25 @@ impl QParams<'_> {
 /// # Ok::<(), qrs_core::Error>(())
 /// ```
 ///
+/// An importance decides between the paths of a trellis and among the scales in blocks; other formats have no use
+/// for it here.
+///
 /// # Errors
-/// `x`, the parameters or `out` do not fit the grid, a parameter is illegal, or (with `check_finite`) `x` holds
+/// `x`, the parameters or `out` do not fit the grid, a parameter or an importance is illegal, or (with `check_finite`) `x` holds
 /// NaN or infinity; `out` may then have been written in part.
-pub fn quantize(
-    x: &[f32],
+pub fn quantize<'a>(
+    values: impl Into<Values<'a>>,
     grid: &Grid,
     params: QParams<'_>,
     encoding: &Encoding,
     out: &mut [u8],
 ) -> Result<(), Error> {
-    quantize_on(Isa::active()?, (x, grid, params), encoding, out)
+    quantize_on(Isa::active()?, (values.into(), grid, params), encoding, out)
 }
 
 fn quantize_on(
     isa: Isa,
-    (x, grid, params): (&[f32], &Grid, QParams<'_>),
+    (values, grid, params): (Values<'_>, &Grid, QParams<'_>),
     encoding: &Encoding,
     out: &mut [u8],
 ) -> Result<(), Error> {
@@ -401,11 +253,19 @@ fn quantize_on(
     if let Spacing::Blocks(blocks) = encoding.format.spacing() {
         let bytes = CHUNK / blocks.len() * blocks.bytes();
         let how = (encoding.rounding, encoding.check_finite);
-        return encode_blocks(blocks, (x, grid), how, |encode| {
-            parallel::for_each_chunk(out, bytes, 4 * x.len(), |i, out| encode(i * CHUNK, out))
+        let cost = 4 * values.x.len();
+        return encode_blocks(blocks, (values, grid), how, |encode| {
+            parallel::for_each_chunk(out, bytes, cost, |i, out| encode(i * CHUNK, out))
         });
     }
-    run((x, grid, params), encoding, Each { isa, out })
+    if let Spacing::Trellis(sequence) = encoding.format.spacing() {
+        let packing = encoding.format.packing();
+        return stream(sequence, (values, grid, params), encoding)?.encode(|elements, coded| {
+            out[packing.len(elements.start)..][..coded.len()].copy_from_slice(coded);
+            Ok(())
+        });
+    }
+    run((values.x, grid, params), encoding, Each { isa, out })
 }
 
 /// Writes `dequantize(quantize(x))`, bit for bit, without the codes between. NaN stays NaN unless `check_finite`
@@ -445,7 +305,7 @@ fn fake_quantize_on(
     grid.check_len("out", out.len())?;
     if let Spacing::Blocks(blocks) = encoding.format.spacing() {
         let how = (encoding.rounding, encoding.check_finite);
-        return encode_blocks(blocks, (x, grid), how, |encode| {
+        return encode_blocks(blocks, (x.into(), grid), how, |encode| {
             parallel::for_each_chunk(out, CHUNK, 4 * x.len(), |i, out| {
                 let mut bytes = vec![0; encoding.format.packing().len(out.len())];
                 encode(i * CHUNK, &mut bytes);
@@ -456,7 +316,34 @@ fn fake_quantize_on(
             })
         });
     }
+    if let Spacing::Trellis(sequence) = encoding.format.spacing() {
+        let stream = stream(sequence, (x.into(), grid, params), encoding)?;
+        return stream.encode(|elements, coded| {
+            let (x, out) = (&x[elements.clone()], &mut out[elements.clone()]);
+            stream.decode(coded, elements, out);
+            out.iter_mut().zip(x).filter(|(_, x)| x.is_nan()).for_each(|(out, x)| *out = *x);
+            Ok(())
+        });
+    }
     run((x, grid, params), encoding, Each { isa, out })
+}
+
+/// Validates, and gives the stream that is to be encoded.
+fn stream<'a>(
+    sequence: Sequence,
+    (values, grid, params): (Values<'a>, &'a Grid, QParams<'a>),
+    encoding: &Encoding,
+) -> Result<Stream<'a>, Error> {
+    grid.check_len("x", values.x.len())?;
+    values.check()?;
+    params.check(grid.cells(), encoding.format, encoding.format.code_range(encoding.narrow_range)?)?;
+    check_rounding(encoding.format.name(), encoding.rounding)?;
+    if encoding.check_finite {
+        let census = Census::new();
+        census.see(values.x, 0);
+        census.check("x")?;
+    }
+    Ok(Stream { sequence, packing: encoding.format.packing(), values, grid, scale: params.scale })
 }
 
 /// Work on all chunks, whatever the law.
@@ -489,11 +376,11 @@ fn run(
         Spacing::Float(rounder) => {
             let beyond = beyond(rounder, encoding)?;
             let rounder = rounder.rounding(encoding.rounding);
-            work.run(job.under(Numbers { rounder, beyond }), encoding)?;
+            work.run(job.under(Numbers::new(rounder, beyond)), encoding)?;
         }
         Spacing::Table(levels) => run_table(levels, job, encoding, work)?,
         Spacing::Learned => run_table(&Levels::new(params.levels), job, encoding, work)?,
-        Spacing::Blocks(_) => return Err(format.no_range()),
+        Spacing::Blocks(_) | Spacing::Trellis(_) => return Err(format.no_range()),
     }
     census.check("x")
 }
@@ -518,12 +405,7 @@ fn run_table(
     encoding: &Encoding,
     work: impl Work,
 ) -> Result<(), Error> {
-    let picker: &Picker = &levels.picker(encoding.rounding);
-    if picker.few() {
-        work.run(job.under(Table::<true>(picker)), encoding)
-    } else {
-        work.run(job.under(Table::<false>(picker)), encoding)
-    }
+    work.run(job.under(Table(&levels.picker(encoding.rounding))), encoding)
 }
 
 /// What numbers beyond the largest become, where they are not to saturate.
@@ -539,95 +421,10 @@ fn beyond(rounder: Rounder, encoding: &Encoding) -> Result<Option<(i32, f32)>, E
     }
 }
 
-/// Writes `scale · (code − zero_point)`, or `scale · level`, of every element.
-///
-/// ```
-/// use qrs_core::{Grid, Packed, QParams, dequantize, format};
-/// let packed = Packed {
-///     codes: &[0xe1, 0x72],
-///     format: format::find("int4")?,
-///     grid: &Grid::new(&[4], &[2])?,
-///     params: QParams { scale: &[0.5, 2.0], zero_point: &[0, 0], levels: &[] },
-/// };
-/// let mut out = [0.0; 4];
-/// dequantize(packed, &mut out)?;
-/// assert_eq!(out, [0.5, -1.0, 4.0, 14.0]);
-/// # Ok::<(), qrs_core::Error>(())
-/// ```
-///
-/// # Errors
-/// The codes, the parameters or `out` do not fit the grid, or a parameter is illegal.
-pub fn dequantize(packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
-    dequantize_on(Isa::active()?, packed, out)
-}
-
-fn dequantize_on(isa: Isa, packed: Packed<'_>, out: &mut [f32]) -> Result<(), Error> {
-    packed.check()?;
-    packed.grid.check_len("out", out.len())?;
-    let (cost, levels) = (nanoseconds(out.len()), &packed.levels());
-    parallel::for_each_chunk(out, CHUNK, cost, |i, out| {
-        isa.run(Dequantize { packed, levels, start: i * CHUNK, out });
-    })
-}
-
-/// Writes the dequantized rows number `rows[0]`, `rows[1]`, … of a (rows, columns) array: what an embedding
-/// does. `out` is (`rows.len()`, columns).
-///
-/// # Errors
-/// As those of [`dequantize`]; the array has not two axes; a row does not exist.
-pub fn dequantize_rows(packed: Packed<'_>, rows: &[i64], out: &mut [f32]) -> Result<(), Error> {
-    dequantize_rows_on(Isa::active()?, packed, rows, out)
-}
-
-fn dequantize_rows_on(isa: Isa, packed: Packed<'_>, rows: &[i64], out: &mut [f32]) -> Result<(), Error> {
-    packed.check()?;
-    let shape = packed.grid.shape();
-    let &[height, width] = shape else {
-        return Err(Error::Shape { what: "codes", got: shape.to_vec(), expected: "two axes".into() });
-    };
-    if rows.len().checked_mul(width) != Some(out.len()) {
-        let expected = format!("{} elements", Tuple(&[rows.len(), width]));
-        return Err(Error::Shape { what: "out", got: vec![out.len()], expected });
-    }
-    let inside = |row: i64| usize::try_from(row).is_ok_and(|row| row < height);
-    if let Some(index) = rows.iter().position(|&row| !inside(row)) {
-        return Err(Error::Value {
-            what: "rows",
-            got: format!("{} at index {index}", rows[index]),
-            expected: format!("row numbers from 0 to below {height}"),
-        });
-    }
-    let batch = CHUNK.div_ceil(width.max(1));
-    let (cost, levels) = (nanoseconds(out.len()) + 50 * rows.len(), &packed.levels());
-    parallel::for_each_chunk(out, batch * width, cost, |i, out| {
-        for (&row, out) in rows[i * batch..].iter().zip(out.chunks_mut(width)) {
-            isa.run(Dequantize { packed, levels, start: row as usize * width, out });
-        }
-    })
-}
-
-impl Packed<'_> {
-    /// Whether codes and parameters fit the grid and are legal.
-    ///
-    /// # Errors
-    /// They are not.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        check_len("codes", self.codes.len(), self.grid.len(), self.format)?;
-        if let Spacing::Blocks(blocks) = self.format.spacing() {
-            check_rows(blocks, self.grid)?;
-        }
-        self.params.check(self.grid.cells(), self.format, self.format.codes())
-    }
-}
-
-/// An estimate of the work on `len` elements.
-fn nanoseconds(len: usize) -> usize {
-    len / 4
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dequantize::{Packed, dequantize, dequantize_on, dequantize_rows, dequantize_rows_on};
     use crate::{ScaleType, Target, format, pack, packed_len, unpack};
     use proptest::prelude::*;
 
@@ -704,7 +501,7 @@ mod tests {
         } else {
             // tests/test_laws.py holds these to the definition; here, instruction sets to one another.
             let mut packed = vec![0; packed_len(x.len(), encoding.format)];
-            quantize_on(Isa::Portable, (&x, &grid, params), encoding, &mut packed).unwrap();
+            quantize_on(Isa::Portable, ((&x).into(), &grid, params), encoding, &mut packed).unwrap();
             let mut codes = vec![0u16; x.len()];
             unpack(&packed, encoding.format, &mut codes).unwrap();
             codes.into_iter().map(i32::from).collect()
@@ -719,7 +516,7 @@ mod tests {
         };
         for isa in Isa::available() {
             let mut packed = vec![0x55; packed_len(x.len(), encoding.format)];
-            quantize_on(isa, (&x, &grid, params), encoding, &mut packed).unwrap();
+            quantize_on(isa, ((&x).into(), &grid, params), encoding, &mut packed).unwrap();
             let mut back = vec![0u16; x.len()];
             unpack(&packed, encoding.format, &mut back).unwrap();
             let place = |i| {

@@ -1,11 +1,12 @@
 //! The way out of the core: errors and panics become Python exceptions.
 
-use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyRuntimeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyOverflowError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use qrs_core::Error;
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pyo3::create_exception!(
@@ -27,6 +28,22 @@ pub(crate) fn call<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Err
     }
 }
 
+thread_local! {
+    /// What a signal handler raised in the call under way.
+    static SIGNALLED: Cell<Option<PyErr>> = const { Cell::new(None) };
+}
+
+/// Whether a signal, as that of Ctrl-C, has raised an exception.
+pub(crate) fn signalled() -> bool {
+    Python::attach(|py| match py.check_signals() {
+        Ok(()) => false,
+        Err(raised) => {
+            SIGNALLED.set(Some(raised));
+            true
+        }
+    })
+}
+
 /// The exception for an error of the core.
 fn exception(py: Python<'_>, error: &Error) -> PyErr {
     match error {
@@ -35,6 +52,9 @@ fn exception(py: Python<'_>, error: &Error) -> PyErr {
         }
         Error::Overflow { .. } => PyOverflowError::new_err(error.to_string()),
         Error::Memory { .. } => PyMemoryError::new_err(error.to_string()),
+        Error::Interrupted => {
+            SIGNALLED.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(error.to_string()))
+        }
     }
 }
 

@@ -40,12 +40,16 @@ mod _core {
     use crate::ops::reductions::{error_sums, min_max, moments};
 
     #[pymodule_export]
+    use crate::ops::streams::{entropy_decode, entropy_encode, entropy_len};
+
+    #[pymodule_export]
     use crate::ops::tables::{activations, fits, format_named, formats, levels, roundings, scale_dtypes};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // Makes a missing NumPy an `ImportError` here, and not a failure of the first call.
         module.py().import("numpy")?;
+        qrs_core::on_pause(crate::error::signalled);
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,9 +1,9 @@
 //! Packed filters.
 
+use crate::dequantize::Packed;
 use crate::error::Error;
 use crate::gemm::{Lines, Panels, Quantized, Weight};
 use crate::mem::{LineI8, LineU4};
-use crate::quantize::Packed;
 use std::ops::Range;
 
 /// A quantized weight (filters, channels, height, width) packed for convolutions with some number of groups.

@@ -133,9 +133,13 @@ fn parameters(x: &[f32], input: &Input, filters: &Filters) -> Result<Affine, Err
     // Looks for NaN and infinity too.
     let range = || min_max(x, &Grid::new(&[x.len()], &[x.len().max(1)])?, true);
     let (affine, spread) = match input.0 {
-        Mapping::PerToken(_) => {
+        Mapping::PerToken(_) | Mapping::Blocks16 => {
             let expected = "one scale for all images".to_owned();
-            return Err(Error::Value { what: "input", got: "one scale for each token".to_owned(), expected });
+            return Err(Error::Value {
+                what: "input",
+                got: "scales for parts of a row".to_owned(),
+                expected,
+            });
         }
         Mapping::PerTensor(target) => {
             let (lo, hi) = range()?;

@@ -4,10 +4,10 @@ use super::filters::Packing;
 use super::window::Axis;
 use super::*;
 use crate::activation::Activation;
+use crate::dequantize::Packed;
 use crate::format;
 use crate::gemm::{Accumulator, Family, Ready, Tiles};
 use crate::qparams::QParams;
-use crate::quantize::Packed;
 
 /// Deterministic whole numbers from `lo` to `hi`.
 fn numbers(len: usize, lo: i32, hi: i32, seed: u32) -> Vec<i32> {

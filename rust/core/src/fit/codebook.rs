@@ -3,7 +3,8 @@
 //! In one dimension the clusters of the best codebook are stretches of the sorted values, so dynamic programming finds
 //! it: with `D(i, k)` the least error of the first `i` values in `k` clusters, `D(i, k) = min_j D(j, k − 1) + c(j, i)`, and
 //! the best `j` grows with `i`, so that a divide and conquer takes O(n log n) for each `k` (Wu 1991; Grønlund et al. 2017,
-//! arXiv:1701.07204). A value is `x / scale` and weighs `scale²`, as its error does.
+//! arXiv:1701.07204). A value is `x / scale` and weighs `scale²`
+//! times its importance, as its error does.
 //!
 //! With several cells, their scales and the levels are fitted in turn (Lloyd's alternation): neither step adds error. The
 //! scales of few levels are searched for; those of many, where a search compares each value with every level some two
@@ -68,6 +69,11 @@ pub(super) fn learn(isa: Isa, cells: &Cells<'_>, fit: Fit, target: &Target) -> R
 }
 
 impl Cells<'_> {
+    /// How much the squared error of an element counts.
+    fn weight(&self, i: usize) -> f64 {
+        self.importance.map_or(1.0, |importance| f64::from(importance[i]))
+    }
+
     /// The scales that suit the levels best which the values take with the scales before.
     fn refit(&self, picker: &Picker, before: &Fitted, target: &Target) -> Result<Fitted, Error> {
         let mut after = Fitted { scale: zeroed(before.scale.len())?, ..before.clone() };
@@ -76,11 +82,11 @@ impl Cells<'_> {
             let (&scale, ends) = cells[cell];
             // In units of the scale, which no square leaves.
             let (mut slope, mut squares) = (0.0f64, 0.0f64);
-            for &x in self.x[ends[0]..ends[1]].iter().filter(|x| !x.is_nan()) {
-                let v = held(x) / scale;
-                let level = f64::from(picker.pick::<false, false, 1>([v], [0.0]).1[0]);
-                slope += f64::from(v) * level;
-                squares += level * level;
+            for i in (ends[0]..ends[1]).filter(|&i| !self.x[i].is_nan()) {
+                let (v, weight) = (held(self.x[i]) / scale, self.weight(i));
+                let level = f64::from(picker.pick::<false, 1>([v], [0.0], true).1[0]);
+                slope += weight * f64::from(v) * level;
+                squares += weight * level * level;
             }
             let factor = if squares > 0.0 && slope > 0.0 { slope / squares } else { 1.0 };
             let magnitude = target.stored((f64::from(scale.abs()) * factor) as f32);
@@ -116,9 +122,9 @@ impl Points {
     fn of(cells: &Cells<'_>, scales: &[f32], most: usize) -> Result<Points, Error> {
         let mut values: Vec<(f32, f64)> = super::room(cells.x.len())?;
         for (&scale, ends) in scales.iter().zip(cells.starts.windows(2)) {
-            let weight = f64::from(scale) * f64::from(scale);
-            let finite = cells.x[ends[0]..ends[1]].iter().filter(|x| !x.is_nan());
-            values.extend(finite.map(|&x| (held(x) / scale, weight)));
+            let square = f64::from(scale) * f64::from(scale);
+            let finite = (ends[0]..ends[1]).filter(|&i| !cells.x[i].is_nan() && cells.weight(i) > 0.0);
+            values.extend(finite.map(|i| (held(cells.x[i]) / scale, cells.weight(i) * square)));
         }
         values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let per_point = values.len().div_ceil(most).max(1);

@@ -2,24 +2,31 @@
 
 mod codebook;
 mod search;
+mod trellis;
 
 use crate::error::Error;
 use crate::format::Spacing;
 use crate::grid::{Cell, Grid};
+use crate::interrupt::pause;
 use crate::isa::Isa;
 use crate::mem;
 use crate::parallel;
 use crate::qparams::{self, Target};
 use crate::reduce::min_max;
 use crate::rounding::Rounding;
+use crate::values::Values;
 use search::{Fitting, Law, held};
 
 /// Elements of a parallel task, as many whole cells as it takes.
 const CHUNK: usize = 1 << 13;
+/// Parallel tasks, some hundred milliseconds, between two looks at whether to stop.
+const PORTION: usize = 1 << 9;
 
 /// The cells of an array one after another.
 struct Cells<'a> {
     x: &'a [f32],
+    /// How much the squared error of each element counts.
+    importance: Option<&'a [f32]>,
     /// Where each cell starts; the last entry is the end.
     starts: Vec<usize>,
 }
@@ -83,7 +90,7 @@ fn room<T>(len: usize) -> Result<Vec<T>, Error> {
 pub enum Fit {
     /// From the smallest to the largest element.
     MinMax,
-    /// That whose codes, rounded half to even, have the least sum of squared errors among some two hundred; never
+    /// That whose codes, rounded half to even, have the least (weighted) sum of squared errors among some two hundred; never
     /// worse than [`MinMax`](Fit::MinMax).
     Mse,
 }
@@ -114,6 +121,9 @@ impl Fit {
 
     /// Scale and zero point of every cell of `x`, and the levels of a learned format.
     ///
+    /// With an importance, [`Mse`](Fit::Mse) minimises `Σ importance · (x − x̂)²`; [`MinMax`](Fit::MinMax) looks at ranges
+    /// alone, but learned levels are weighted.
+    ///
     /// Unchecked, an infinity counts as the largest finite number and NaN as none. A cell without elements counts as
     /// one of zeros. The result is the same on every instruction set and for every number of threads.
     ///
@@ -129,16 +139,16 @@ impl Fit {
     /// ```
     ///
     /// # Errors
-    /// `x` does not fit the grid, or (with `check_finite`) holds NaN or infinity; memory for copies of elements is
+    /// `x` does not fit the grid, an importance is illegal, or `x` (with `check_finite`) holds NaN or infinity; memory for copies of elements is
     /// not to be had.
-    pub fn params(
+    pub fn params<'a>(
         self,
-        x: &[f32],
+        values: impl Into<Values<'a>>,
         grid: &Grid,
         target: &Target,
         check_finite: bool,
     ) -> Result<Fitted, Error> {
-        fit_on(Isa::active()?, self, (x, grid), target, check_finite)
+        fit_on(Isa::active()?, self, (values.into(), grid), target, check_finite)
     }
 }
 
@@ -156,10 +166,12 @@ pub struct Fitted {
 fn fit_on(
     isa: Isa,
     fit: Fit,
-    (x, grid): (&[f32], &Grid),
+    (values, grid): (Values<'_>, &Grid),
     target: &Target,
     check_finite: bool,
 ) -> Result<Fitted, Error> {
+    let Values { x, importance } = values;
+    values.check()?;
     let (mut lo, mut hi) = min_max(x, grid, check_finite)?;
     if !check_finite {
         lo.iter_mut().chain(&mut hi).for_each(|end| *end = held(*end));
@@ -170,15 +182,26 @@ fn fit_on(
         return Ok(Fitted { scale, zero_point, levels: Vec::new() });
     }
     let target = target.fitted().shared(lo.iter().copied().zip(hi.iter().copied()));
+    if let Spacing::Trellis(sequence) = target.format().spacing() {
+        return trellis::fit(sequence, (values, grid), &target);
+    }
     let (starts, in_order) = layout(grid)?;
-    let moved = if in_order { Vec::new() } else { gathered(x, grid, &starts)? };
-    let cells = Cells { x: if in_order { x } else { &moved }, starts };
+    let (moved, weights);
+    let mut cells = Cells { x, importance, starts };
+    if !in_order {
+        moved = gathered(x, grid, &cells.starts)?;
+        cells.x = &moved;
+        if let Some(importance) = importance {
+            weights = gathered(importance, grid, &cells.starts)?;
+            cells.importance = Some(&weights);
+        }
+    }
     match target.format().spacing() {
         Spacing::Uniform => cells.fit(isa, search::Integers, &target),
         Spacing::Float(rounder) => cells.fit(isa, rounder, &target),
         Spacing::Table(levels) => cells.fit(isa, &levels.picker(Rounding::HalfEven), &target),
         Spacing::Learned => codebook::learn(isa, &cells, fit, &target),
-        Spacing::Blocks(_) => Err(target.format().no_range()),
+        Spacing::Blocks(_) | Spacing::Trellis(_) => Err(target.format().no_range()),
     }
 }
 
@@ -189,9 +212,13 @@ impl Cells<'_> {
         let mut found = room(count)?;
         found.resize(count, (0.0, 0));
         let size = (CHUNK * count).div_ceil(self.x.len().max(1)).max(1);
-        parallel::for_each_chunk(&mut found, size, self.x.len().saturating_mul(100), |i, out| {
-            isa.run(Fitting { law, cells: self, first: i * size, target, out });
-        })?;
+        for (portion, found) in found.chunks_mut(PORTION * size).enumerate() {
+            pause()?;
+            let first = portion * PORTION * size;
+            parallel::for_each_chunk(found, size, self.x.len().saturating_mul(100), |i, out| {
+                isa.run(Fitting { law, cells: self, first: first + i * size, target, out });
+            })?;
+        }
         let (scale, zero_point) = found.into_iter().unzip();
         Ok(Fitted { scale, zero_point, levels: Vec::new() })
     }
@@ -251,9 +278,14 @@ mod tests {
 
     /// The parameters of all cells, the same on every instruction set and never worse than the whole range.
     fn fitted(x: &[f32], grid: &Grid, target: &Target) -> Fitted {
-        let expected = fit_on(Isa::Portable, Fit::Mse, (x, grid), target, true).unwrap();
+        let expected = fit_on(Isa::Portable, Fit::Mse, (x.into(), grid), target, true).unwrap();
         for isa in Isa::available() {
-            assert_eq!(fit_on(isa, Fit::Mse, (x, grid), target, true).unwrap(), expected, "{}", isa.name());
+            assert_eq!(
+                fit_on(isa, Fit::Mse, (x.into(), grid), target, true).unwrap(),
+                expected,
+                "{}",
+                isa.name()
+            );
         }
         for cell in 0..grid.cells() {
             let own: Vec<f32> = (0..x.len()).filter(|&i| grid.cell_of(i) == cell).map(|i| x[i]).collect();

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Defaults, Format, Spacing};
+use crate::finite::INFINITE;
 use crate::rounding::{Rounding, half_even, low_bits};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -253,7 +254,7 @@ impl Rounder {
         let code = low_bits(steps) & 0x3f_ffff;
         let code = code.wrapping_add((exponent - self.least as i32) << m);
         let (code, level) = match beyond {
-            Some((code_beyond, level_beyond)) if level > self.top => (code_beyond, level_beyond),
+            Some(beyond) if level > self.top => beyond,
             _ => (code, level),
         };
         let negative = v.is_sign_negative() & (self.negative_zero | (level != 0.0));
@@ -261,25 +262,97 @@ impl Rounder {
         (code | sign, if negative { -level } else { level })
     }
 
-    /// The level of a code: [`Format::level`] without branches.
-    #[inline(always)]
-    pub(crate) fn level(&self, code: u16) -> f32 {
-        let code = u32::from(code);
-        let (sign, magnitude) = (code & self.sign, code & (self.sign - 1));
-        // As the upper bits of a float32 it is wrong by a power of two, and so are subnormal numbers.
-        let level = f32::from_bits(magnitude << (23 - self.mantissa_bits)) * power(126 + self.least as i32);
-        let special = if magnitude == self.top_code + 1 { self.beyond_level() } else { f32::NAN };
-        let no_number = magnitude > self.top_code || (!self.negative_zero && code == self.sign);
-        let level = if no_number { special } else { level };
-        if sign != 0 { -level } else { level }
+    /// Whether the mode is half to even.
+    pub(crate) fn is_half_even(&self) -> bool {
+        self.mode.half_even
     }
 
+    /// [`nearest`](Self::nearest) half to even.
     #[inline(always)]
-    fn beyond_level(&self) -> f32 {
-        match self.beyond {
-            Some((_, level)) => level,
-            None => f32::NAN,
+    pub(crate) fn half_even(&self, beyond: Option<(i32, f32)>) -> HalfEven {
+        let down = 23 - self.mantissa_bits;
+        // Without a mantissa the hidden bit is the last one, and always set.
+        let bare = u32::from(self.mantissa_bits == 0);
+        HalfEven {
+            down,
+            half: (1 << (down - 1)) - 1 + bare,
+            last: 1 - bare,
+            normal: (self.least << 23) as i32,
+            bias: ((self.least - 1) << self.mantissa_bits) as i32,
+            magic: f32::from_bits((self.least + down) << 23),
+            top_code: self.top_code as i32,
+            beyond: (
+                beyond.map_or(self.top_code as i32, |_| self.top_code as i32 + 1),
+                beyond.map_or(self.top, |(_, level)| level),
+            ),
+            sign: self.sign.trailing_zeros(),
+            zero: if self.negative_zero { 1 << 31 } else { 0 },
         }
+    }
+
+    /// The level of a code: [`Format::level`] in few operations on bits, and without subnormal operands, which CPUs
+    /// are slow with.
+    #[inline(always)]
+    pub(crate) fn level(&self, code: u16) -> f32 {
+        let places = self.sign.trailing_zeros();
+        let code = u32::from(code) << (31 - places);
+        let sign = code & 1 << 31;
+        // The mantissa where that of a float32 stands, below an exponent that lacks its bias.
+        let bits = (code ^ sign) >> (8 + self.mantissa_bits - places);
+        let normal = bits.wrapping_add((self.least - 1) << 23);
+        // A subnormal number is one that starts with 1 rather than 0, less that 1.
+        let one = self.least << 23;
+        let subnormal = (f32::from_bits(bits | one) - f32::from_bits(one)).to_bits();
+        let level = if bits < 1 << 23 { subnormal } else { normal };
+        // Above the largest number, as in a float32: infinity, or with any bit of the mantissa NaN.
+        let above = if bits > self.top_code << (23 - self.mantissa_bits) { INFINITE } else { 0 };
+        // A sign alone, where that is no zero; no code has the lowest bit of this.
+        let alone = if self.negative_zero { 1 } else { 1 << 31 };
+        let nan = if code == alone { f32::NAN.to_bits() } else { 0 };
+        f32::from_bits(level | above | nan | sign)
+    }
+}
+
+/// [`Rounder::nearest`] half to even, in half the operations: the bits below the mantissa are rounded away by an addition,
+/// and subnormal numbers, whose step is one and the same, by that of 2²³ steps. What hangs on the format alone is worked
+/// out here: vectors compute with numbers, not with conditions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HalfEven {
+    /// Bits below the mantissa, and the most that they may be to be dropped after an even one.
+    down: u32,
+    half: u32,
+    /// 1 where a number may be even, which the last bit of its mantissa says.
+    last: u32,
+    /// The bits of the smallest normal number, and what is in the exponent too much.
+    normal: i32,
+    bias: i32,
+    magic: f32,
+    top_code: i32,
+    /// Code and level of what is beyond the largest: the largest or, in all formats that have infinity or NaN for it,
+    /// the code after that one.
+    beyond: (i32, f32),
+    /// The place of the sign in a code.
+    sign: u32,
+    /// The sign that a negative number of code 0 keeps.
+    zero: u32,
+}
+
+impl HalfEven {
+    /// Code and level of `v`. What NaN gives is unspecified.
+    #[inline(always)]
+    pub(crate) fn nearest(&self, v: f32) -> (i32, f32) {
+        let size = v.abs();
+        let bits = size.to_bits();
+        let even = bits.wrapping_add(self.half).wrapping_add(bits >> self.down & self.last) >> self.down;
+        let sum = size + self.magic;
+        let steps = sum.to_bits().wrapping_sub(self.magic.to_bits()) as i32;
+        let subnormal = (bits as i32) < self.normal;
+        let code = if subnormal { steps } else { (even as i32).wrapping_sub(self.bias) };
+        let level = if subnormal { sum - self.magic } else { f32::from_bits(even << self.down) };
+        let level = if code > self.top_code { self.beyond.1 } else { level };
+        let code = if code < self.beyond.0 { code } else { self.beyond.0 };
+        let sign = v.to_bits() & if code == 0 { self.zero } else { 1 << 31 };
+        (code | (sign >> (31 - self.sign)) as i32, f32::from_bits(level.to_bits() | sign))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use crate::rounding::Rounding;
 use std::cmp::Ordering;
+use std::hint::black_box;
 
 /// The most levels of a table.
 pub(crate) const MOST: usize = 256;
@@ -46,8 +47,14 @@ impl Levels {
     /// The search as a rounding mode wants it.
     pub(crate) fn picker(&self, rounding: Rounding) -> Picker {
         let count = self.levels.len();
-        let mut picker =
-            Picker { thresholds: [f32::NAN; MOST], levels: [self.ends().1; MOST], codes: [0; MOST], count };
+        let ordered = self.codes.iter().enumerate().all(|(i, code)| i == usize::from(*code));
+        let mut picker = Picker {
+            thresholds: [f32::NAN; MOST],
+            levels: [self.ends().1; MOST],
+            codes: [0; MOST],
+            count,
+            ordered,
+        };
         picker.levels[..count].copy_from_slice(&self.levels);
         picker.codes[..count].copy_from_slice(&self.codes);
         for (i, pair) in self.levels.windows(2).enumerate() {
@@ -86,47 +93,69 @@ pub(crate) struct Picker {
     levels: [f32; MOST],
     codes: [u8; MOST],
     count: usize,
+    /// Whether codes number the levels, as most do: then they need not be looked up.
+    ordered: bool,
 }
 
-/// Levels that are found by comparing with every threshold: as long as that is no more than a few vectors' work.
-const FEW: usize = 16;
+/// Values that are compared side by side: four vectors of AVX2.
+const SIDE: usize = 32;
 
 impl Picker {
-    pub(crate) fn few(&self) -> bool {
-        self.count <= FEW
-    }
-
-    /// Codes and levels of `v`. With `RANDOM`, from thresholds of stochastic rounding, the upper neighbour is taken
-    /// where `u` is below the fraction. What NaN gives is unspecified.
+    /// Codes and, where they are asked for, levels of `v`. With `RANDOM`, from thresholds of stochastic rounding, the
+    /// upper neighbour is taken where `u` is below the fraction. What NaN gives is unspecified.
     #[inline(always)]
-    pub(crate) fn pick<const FEW_LEVELS: bool, const RANDOM: bool, const N: usize>(
+    pub(crate) fn pick<const RANDOM: bool, const N: usize>(
         &self,
         v: [f32; N],
         u: [f32; N],
+        want_levels: bool,
     ) -> ([i32; N], [f32; N]) {
-        let mut index = [0i32; N];
-        if FEW_LEVELS {
-            for threshold in &self.thresholds[..self.count - 1] {
-                for i in 0..N {
-                    index[i] += i32::from(v[i] >= *threshold);
-                }
+        let index = self.index(v);
+        let (mut codes, mut levels) = (index, [0.0; N]);
+        if RANDOM || want_levels || !self.ordered {
+            // Through memory: the compiler would take vectors apart to look levels up.
+            let index = black_box(index);
+            for i in 0..N {
+                let at = index[i] as usize & (MOST - 1);
+                let at = if RANDOM { self.drawn(at, v[i], u[i]) } else { at };
+                codes[i] = self.codes[at].into();
+                levels[i] = self.levels[at];
             }
-        } else {
-            for step in [128, 64, 32, 16, 8, 4, 2, 1] {
-                for i in 0..N {
-                    let reached = v[i] >= self.thresholds[(index[i] + step - 1) as usize & (MOST - 1)];
-                    index[i] += if reached { step } else { 0 };
-                }
-            }
-        }
-        let (mut codes, mut levels) = ([0; N], [0.0; N]);
-        for i in 0..N {
-            let at = index[i] as usize & (MOST - 1);
-            let at = if RANDOM { self.drawn(at, v[i], u[i]) } else { at };
-            codes[i] = i32::from(self.codes[at]);
-            levels[i] = self.levels[at];
         }
         (codes, levels)
+    }
+
+    /// How many thresholds each value has reached.
+    #[inline(always)]
+    fn index<const N: usize>(&self, v: [f32; N]) -> [i32; N] {
+        let mut index = [0; N];
+        let (sides, rest) = v.as_chunks();
+        let (index_sides, index_rest) = index.as_chunks_mut();
+        // Vectors compare with all of 255 thresholds in less time than they take to fetch eight of them.
+        for (v, index) in sides.iter().zip(index_sides) {
+            *index = self.side(*v);
+        }
+        for (v, index) in rest.iter().zip(index_rest) {
+            for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+                let reached = *v >= self.thresholds[(*index + step - 1) as usize & (MOST - 1)];
+                *index += if reached { step } else { 0 };
+            }
+        }
+        index
+    }
+
+    /// [`index`](Self::index) of four vectors.
+    #[inline(always)]
+    fn side(&self, v: [f32; SIDE]) -> [i32; SIDE] {
+        let mut index = [0; SIDE];
+        for threshold in &self.thresholds[..self.count - 1] {
+            // One after the other: the compiler would take eight thresholds abreast, and a value at a time.
+            black_box(());
+            for i in 0..SIDE {
+                index[i] += i32::from(v[i] >= *threshold);
+            }
+        }
+        index
     }
 
     /// The level at `at` or the one above it, with the probability that keeps the mean.
@@ -157,12 +186,11 @@ mod tests {
 
     fn picked(levels: &Levels, rounding: Rounding, v: f32) -> i32 {
         let picker = levels.picker(rounding);
-        let many = picker.pick::<false, false, 1>([v], [0.0]);
-        if picker.few() {
-            assert_eq!(picker.pick::<true, false, 1>([v], [0.0]), many);
-        }
-        assert_eq!(picker.levels([v]), many.1);
-        many.0[0]
+        let one = picker.pick::<false, 1>([v], [0.0], true);
+        let side = picker.pick::<false, SIDE>([v; SIDE], [0.0; SIDE], true);
+        assert_eq!(side, ([one.0[0]; SIDE], [one.1[0]; SIDE]));
+        assert_eq!(picker.levels([v]), one.1);
+        one.0[0]
     }
 
     #[test]
@@ -214,10 +242,10 @@ mod tests {
     fn a_draw_keeps_the_mean() {
         let picker = Levels::new(&[-1.0, 0.0, 3.0]).picker(Rounding::Stochastic);
         let up =
-            (0..100).filter(|&i| picker.pick::<true, true, 1>([1.2], [i as f32 / 100.0]).0[0] == 2).count();
+            (0..100).filter(|&i| picker.pick::<true, 1>([1.2], [i as f32 / 100.0], true).0[0] == 2).count();
         assert_eq!(up, 40);
         for (v, code) in [(-5.0, 0), (-1.0, 0), (0.0, 1), (3.0, 2), (9.0, 2)] {
-            assert_eq!(picker.pick::<true, true, 1>([v], [0.0]).0[0], code, "{v}");
+            assert_eq!(picker.pick::<true, 1>([v], [0.0], true).0[0], code, "{v}");
         }
     }
 }

@@ -14,9 +14,12 @@ mod log;
 mod micro;
 mod scale;
 mod sign;
+mod trellis;
 
 use crate::error::Error;
+use crate::trellis::Sequence;
 use codebook::Codebook;
+pub(crate) use float::HalfEven;
 pub use float::Rounder;
 pub use gguf::Blocks;
 use int::Int;
@@ -76,6 +79,8 @@ pub enum Spacing {
     Learned,
     /// None by itself: codes and scales stand together in blocks of bytes.
     Blocks(&'static dyn Blocks),
+    /// None by itself: which level a code stands for hangs on the codes before. The zero point is 0.
+    Trellis(Sequence),
 }
 
 impl Spacing {
@@ -92,7 +97,7 @@ pub enum Packing {
     Bits(u32),
     /// Five codes of 0 to 2 a byte: 3⁵ = 243.
     Trits,
-    /// So many elements in so many bytes, scales included.
+    /// So many elements in so many bytes, that none has by itself.
     Blocks(usize, usize),
 }
 
@@ -168,6 +173,14 @@ pub static TABLE: &[&dyn Format] = &[
     &Codebook::new("codebook:8", 8),
     &sign::BINARY,
     &sign::TERNARY,
+    &trellis::ROWS[0],
+    &trellis::ROWS[1],
+    &trellis::ROWS[2],
+    &trellis::ROWS[3],
+    &trellis::SCALAR[0],
+    &trellis::SCALAR[1],
+    &trellis::SCALAR[2],
+    &trellis::SCALAR[3],
     gguf::Q4_0,
     gguf::Q4_1,
     gguf::Q5_0,
@@ -185,16 +198,23 @@ pub static TABLE: &[&dyn Format] = &[
     gguf::MXFP4,
 ];
 
-/// The format of this name: a row of [`TABLE`], or one of the grammar `float:eXmY`.
+/// The format of this name: a row of [`TABLE`], or one of the grammars `float:eXmY`, `trellis:B:L=N:code=C`
+/// and `tcq:B:states=N`.
 ///
 /// # Errors
 /// There is none; the message lists them.
 pub fn find(name: &str) -> Result<&'static dyn Format, Error> {
     let listed = TABLE.iter().copied().find(|format| format.name() == name);
-    listed.or_else(|| float::parse(name)).ok_or_else(|| Error::Unknown {
+    let parsed = || float::parse(name).or_else(|| trellis::parse(name));
+    listed.or_else(parsed).ok_or_else(|| Error::Unknown {
         what: "format",
         got: name.to_owned(),
-        known: TABLE.iter().map(|format| format.name()).chain([float::GRAMMAR]).collect(),
+        known: TABLE
+            .iter()
+            .map(|format| format.name())
+            .chain([float::GRAMMAR])
+            .chain(trellis::GRAMMARS)
+            .collect(),
     })
 }
 
@@ -207,13 +227,13 @@ impl dyn Format {
     /// Whether there is a code for each element.
     ///
     /// # Errors
-    /// Codes and scales stand together in blocks.
+    /// Elements have bytes in blocks only.
     pub(crate) fn check_codes(&self) -> Result<(), Error> {
         match self.packing() {
             Packing::Blocks(..) => Err(Error::Value {
                 what: "format",
                 got: self.name().into(),
-                expected: "one whose codes stand apart from its scales".into(),
+                expected: "one that has a code for each element".into(),
             }),
             _ => Ok(()),
         }

@@ -112,7 +112,7 @@ impl ScaleType {
 }
 
 fn nearest(format: &Float, scale: f32) -> f32 {
-    format.rounder().nearest::<false>(scale, 0.0, None).1
+    format.rounder().half_even(None).nearest(scale).1
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod driver;
 mod epilogue;
 mod kernel;
 mod panel;
+mod path;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -132,6 +133,7 @@ where
         }
         Some(Mapping::PerToken(target)) => (Source::PerToken(x, target), target.spread()),
         Some(Mapping::Static(affine)) => (Source::Static(x, affine), spread_of(affine)),
+        Some(Mapping::Blocks16) => return path::multiply(x, weight, &output, out),
         Some(Mapping::PerTensor(target)) => {
             (Source::Static(x, whole_range(x, isa, &target)?), target.spread())
         }

@@ -21,9 +21,16 @@ pub(crate) enum Mapping {
     PerToken(Target),
     PerTensor(Target),
     Static(Affine),
+    Blocks16,
 }
 
 impl Input {
+    /// 16 bits, with a scale for every 256 elements of a row: for weights along a trellis, which such rows meet block by
+    /// block. A product costs one pass over the weight for each row, so it is one for few rows.
+    pub fn blocks16() -> Input {
+        Input(Mapping::Blocks16)
+    }
+
     /// Scale and zero point of each row from the row's own range.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! Weights that panels are packed from: packed codes of a quantized array, and plain matrices of bytes.
 
 use super::panel::{Panels, WIDTH, Weight};
+use crate::dequantize::{Dequantize, Lookup, Packed};
 use crate::error::Error;
 use crate::format::{Format, Spacing};
 use crate::grid::Grid;
 use crate::isa::{Isa, Op};
 use crate::mem::{LineF32, zeroed};
 use crate::qparams::QParams;
-use crate::quantize::{Dequantize, Packed};
+use crate::trellis::{BLOCK, Sequence, Trellis};
 use std::ops::Range;
 
 impl Panels {
@@ -27,7 +28,7 @@ impl Panels {
         };
         match Quantized::new(weight, k, block[1].clamp(1, k.max(1))) {
             Some(rows) => Panels::pack(&rows, n, k, block[1]),
-            None => Panels::decoded(Decoded::new(weight, [n, k])?),
+            None => Panels::decoded(Decoded::new(weight, [n, k], block[1].clamp(1, k.max(1)))?),
         }
     }
 }
@@ -82,7 +83,7 @@ pub fn is_integral(format: &'static dyn Format) -> bool {
             let levels: Vec<f32> = (0..=format.codes().1).map(|code| format.level(code)).collect();
             Multiples::new(&levels).is_some()
         }
-        Spacing::Learned | Spacing::Blocks(_) => false,
+        Spacing::Learned | Spacing::Blocks(_) | Spacing::Trellis(_) => false,
     }
 }
 
@@ -91,9 +92,9 @@ impl<'a> Quantized<'a> {
     pub(crate) fn new(weight: Packed<'a>, k: usize, group: usize) -> Option<Quantized<'a>> {
         let multiples = match weight.format.spacing() {
             _ if weight.format.bits() > 8 => return None,
-            Spacing::Blocks(_) => return None,
+            Spacing::Blocks(_) | Spacing::Trellis(_) => return None,
             Spacing::Uniform => None,
-            _ => Some(Multiples::new(&weight.levels()[..1 << weight.format.bits()])?),
+            _ => Some(Multiples::new(&weight.lookup().levels[..1 << weight.format.bits()])?),
         };
         Some(Quantized { weight, k, group, multiples })
     }
@@ -154,13 +155,15 @@ pub(crate) struct Decoded {
     zero_point: Vec<i32>,
     /// Those of a learned format.
     levels: Vec<f32>,
-    /// What [`Packed::levels`] gives.
-    of_codes: Box<[f32; 256]>,
+    /// What [`Packed::lookup`] gives.
+    of_codes: Box<Lookup>,
     shape: [usize; 2],
+    /// Elements of a row that share a scale.
+    group: usize,
 }
 
 impl Decoded {
-    fn new(weight: Packed<'_>, shape: [usize; 2]) -> Result<Decoded, Error> {
+    fn new(weight: Packed<'_>, shape: [usize; 2], group: usize) -> Result<Decoded, Error> {
         Ok(Decoded {
             codes: copied(weight.codes)?,
             format: weight.format,
@@ -168,8 +171,9 @@ impl Decoded {
             scale: copied(weight.params.scale)?,
             zero_point: copied(weight.params.zero_point)?,
             levels: weight.params.levels.to_vec(),
-            of_codes: Box::new(weight.levels()),
+            of_codes: Box::new(weight.lookup()),
             shape,
+            group,
         })
     }
 
@@ -180,6 +184,27 @@ impl Decoded {
             got: format!("quantized for a weight of {}", self.format.name()),
             expected: "none: its levels are no multiples of a common step within 8 bits".into(),
         }
+    }
+
+    /// The trellis, its bytes, and the scales of each row in turn.
+    ///
+    /// # Errors
+    /// The weight is none, or a row is no whole blocks with scales of their own.
+    pub(super) fn path(&self) -> Result<(&'static Trellis, &[u8], Vec<f32>), Error> {
+        let Spacing::Trellis(Sequence::Bitshift(trellis)) = self.format.spacing() else {
+            let got = format!("16 bits for a weight of {}", self.format.name());
+            return Err(Error::Value { what: "input", got, expected: "at most 8 bits".into() });
+        };
+        let ([n, k], group) = (self.shape, self.group);
+        if !k.is_multiple_of(BLOCK) || !group.is_multiple_of(BLOCK) || !k.is_multiple_of(group) {
+            let expected = format!("rows of whole blocks of {BLOCK}, as many to each scale");
+            return Err(Error::Shape { what: "weight", got: self.shape.to_vec(), expected });
+        }
+        let mut scales = zeroed(n * k / group)?;
+        for (i, scale) in scales.iter_mut().enumerate() {
+            *scale = self.scale[self.grid.cell_of(i * group)];
+        }
+        Ok((trellis, &self.codes, scales))
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
@@ -194,12 +219,14 @@ impl Decoded {
     pub(super) fn fill(&self, first: usize, out: &mut [LineF32]) {
         // One copy of this for each instruction set, called from all kernels; which one makes no difference to the
         // bits.
-        Isa::active().unwrap_or(Isa::Portable).run(Fill { weight: self, first, out });
+        let isa = Isa::active().unwrap_or(Isa::Portable);
+        isa.run(Fill { isa, weight: self, first, out });
     }
 }
 
 /// [`Decoded::fill`].
 struct Fill<'a> {
+    isa: Isa,
     weight: &'a Decoded,
     first: usize,
     out: &'a mut [LineF32],
@@ -212,7 +239,7 @@ impl Op for Fill<'_> {
     fn run(self) {
         /// Elements of a row at a time: sixteen times as many stay in the first cache.
         const PART: usize = 256;
-        let Fill { weight, first, out } = self;
+        let Fill { isa, weight, first, out } = self;
         let [n, k] = weight.shape;
         let params = QParams { scale: &weight.scale, zero_point: &weight.zero_point, levels: &weight.levels };
         let packed = Packed { codes: &weight.codes, format: weight.format, grid: &weight.grid, params };
@@ -224,7 +251,7 @@ impl Op for Fill<'_> {
                     let values = &mut values[..out.len()];
                     if first + row < n {
                         let start = (first + row) * k + part * PART;
-                        Dequantize { packed, levels: &weight.of_codes, start, out: values }.run();
+                        isa.run(Dequantize { packed, lookup: &weight.of_codes, start, out: values });
                     } else {
                         values.fill(0.0);
                     }

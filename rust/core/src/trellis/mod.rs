@@ -23,6 +23,7 @@
 mod code;
 mod decode;
 mod product;
+mod scalar;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,12 +31,16 @@ mod train;
 mod viterbi;
 
 pub use code::{Code, Quintic, Table};
+pub(crate) use scalar::MEMORY;
+pub use scalar::{Ectcq, Lloyd, Stream, Tcq};
+use train::ln;
 pub use train::{Training, fit_scale, gaussian};
 
 use crate::error::Error;
 use crate::finite::Census;
 use crate::isa::Isa;
 use crate::parallel;
+use crate::values::Values;
 use std::sync::Mutex;
 use viterbi::{Branches, Scratch, Search};
 
@@ -44,6 +49,30 @@ pub const BLOCK: usize = 256;
 
 /// What is told how many more weights have been encoded; any thread may call it.
 pub type Progress<'a> = Option<&'a (dyn Fn(usize) + Sync)>;
+
+/// What quantizes a sequence at a fixed rate: the codes of values hang together.
+#[derive(Debug, Clone, Copy)]
+pub enum Sequence {
+    /// By blocks of [`BLOCK`] values.
+    Bitshift(&'static Trellis),
+    /// By a code for each value.
+    Scalar(&'static Tcq),
+}
+
+impl Sequence {
+    /// The levels: of each state, or all there are, ascending.
+    pub fn levels(self) -> &'static [f32] {
+        match self {
+            Sequence::Bitshift(trellis) => trellis.levels(),
+            Sequence::Scalar(tcq) => tcq.levels(),
+        }
+    }
+
+    /// The lowest and the highest level.
+    pub(crate) fn ends(self) -> (f32, f32) {
+        self.levels().iter().fold((0.0, 0.0), |(lo, hi), level| (lo.min(*level), hi.max(*level)))
+    }
+}
 
 /// A bitshift trellis and its code.
 #[derive(Debug, Clone)]
@@ -73,6 +102,13 @@ impl Trellis {
         code.check(state_bits, values)?;
         let levels = code.levels(state_bits);
         Ok(Self::with_levels(bits, state_bits, values, code, levels))
+    }
+
+    /// The trellis of 1 to 4 bits a weight whose code is the table for 12 state bits.
+    pub(crate) fn tabled(bits: usize) -> Trellis {
+        let code = Code::Table(tables::largest(bits));
+        let levels = code.levels(12);
+        Self::with_levels(bits, 12, 1, code, levels)
     }
 
     fn with_levels(bits: usize, state_bits: usize, values: usize, code: Code, levels: Vec<f32>) -> Trellis {
@@ -197,6 +233,25 @@ impl Trellis {
         })
     }
 
+    /// Writes the levels of the elements from `start` on of a stream of blocks with one value a step.
+    pub(crate) fn decode_from(&self, bytes: &[u8], start: usize, out: &mut [f32]) {
+        let mut block = [0.0; BLOCK];
+        let (mut at, mut out) = (start, out);
+        while !out.is_empty() {
+            let skip = at % BLOCK;
+            let (part, rest) = out.split_at_mut(out.len().min(BLOCK - skip));
+            let bytes = &bytes[at / BLOCK * self.bytes()..][..self.bytes()];
+            if part.len() == BLOCK {
+                self.decode_block(bytes, part);
+            } else {
+                self.decode_block(bytes, &mut block);
+                part.copy_from_slice(&block[skip..][..part.len()]);
+            }
+            at += part.len();
+            out = rest;
+        }
+    }
+
     fn decode_block(&self, bytes: &[u8], out: &mut [f32]) {
         decode::decode(bytes, self.bits, self.state_bits, &self.levels, out);
     }
@@ -284,26 +339,17 @@ impl Part<'_> {
     }
 }
 
-fn check(what: &'static str, got: usize, least: usize, most: usize) -> Result<(), Error> {
-    if got < least || got > most {
-        return Err(Error::Value { what, got: got.to_string(), expected: format!("{least} to {most}") });
-    }
-    Ok(())
-}
-
 /// Finite values, and importances that are finite and not negative.
 fn check_values(x: &[f32], importance: Option<&[f32]>) -> Result<(), Error> {
     let census = Census::new();
     census.see(x, 0);
     census.check("x")?;
-    let Some(importance) = importance else { return Ok(()) };
-    if importance.len() != x.len() {
-        let expected = format!("({},), one for each value", x.len());
-        return Err(Error::Shape { what: "importance", got: vec![importance.len()], expected });
-    }
-    if let Some(bad) = importance.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
-        let expected = "finite numbers from 0 on".to_owned();
-        return Err(Error::Value { what: "importance", got: bad.to_string(), expected });
+    Values { x, importance }.check()
+}
+
+fn check(what: &'static str, got: usize, least: usize, most: usize) -> Result<(), Error> {
+    if got < least || got > most {
+        return Err(Error::Value { what, got: got.to_string(), expected: format!("{least} to {most}") });
     }
     Ok(())
 }

@@ -105,10 +105,13 @@ impl Codes {
         let mut codes: Vec<i16> = zeroed(x.len())?;
         let mut scales: Vec<f32> = zeroed(x.len() / BLOCK)?;
         for ((x, codes), scale) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(&mut scales) {
-            let largest = x.iter().fold(0f32, |top, v| if v.abs() > top { v.abs() } else { top });
-            *scale = (largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
+            // What a symmetric int16 scheme gives: the smallest scale that holds both ends.
+            let (lo, hi) = x.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
+            let needed = (f64::from(hi) / 32767.0).max(f64::from(lo) / -32768.0) as f32;
+            *scale = if needed > 0.0 { needed.max(f32::MIN_POSITIVE) } else { 1.0 };
             for (i, v) in x.iter().enumerate() {
-                codes[i % SEGMENT * LANES + i / SEGMENT] = (v / *scale).round_ties_even() as i16;
+                codes[i % SEGMENT * LANES + i / SEGMENT] =
+                    (v / *scale).clamp(-32768.0, 32767.0).round_ties_even() as i16;
             }
         }
         Ok(Codes { codes, scales })

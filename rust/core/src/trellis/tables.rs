@@ -20,16 +20,25 @@ const SCALES: [[f32; 4]; 3] = [
 /// There is none.
 pub(super) fn find(bits: usize, state_bits: usize) -> Result<Table, Error> {
     super::check("bits", bits, 1, 4)?;
-    let (row, start) = match state_bits {
-        8 => (0, 0),
-        10 => (1, 4 << 8),
-        12 => (2, (4 << 8) + (4 << 10)),
+    match state_bits {
+        8 => Ok(table(bits, 8, 0)),
+        10 => Ok(table(bits, 10, 1)),
+        12 => Ok(largest(bits)),
         _ => {
             let expected = "8, 10 or 12: for these there are trained tables".to_owned();
-            return Err(Error::Value { what: "state_bits", got: state_bits.to_string(), expected });
+            Err(Error::Value { what: "state_bits", got: state_bits.to_string(), expected })
         }
-    };
+    }
+}
+
+/// The table for 1 to 4 bits and 12 state bits.
+pub(super) fn largest(bits: usize) -> Table {
+    table(bits, 12, 2)
+}
+
+fn table(bits: usize, state_bits: usize, row: usize) -> Table {
+    let start = [0, 4 << 8, (4 << 8) + (4 << 10)][row];
     let len = 1 << state_bits;
     let levels = &LEVELS[start + (bits - 1) * len..][..len];
-    Ok(Table { levels: levels.iter().map(|level| *level as i8).collect(), scale: SCALES[row][bits - 1] })
+    Table { levels: levels.iter().map(|level| *level as i8).collect(), scale: SCALES[row][bits - 1] }
 }

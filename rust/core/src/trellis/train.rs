@@ -180,7 +180,7 @@ pub fn gaussian(seed: u64, out: &mut [f32]) {
 
 /// The natural logarithm of a normal number, of additions and multiplications alone, so that every machine finds the
 /// same numbers.
-fn ln(v: f64) -> f64 {
+pub(super) fn ln(v: f64) -> f64 {
     const HALF: u64 = 0x3FE6_A09E_667F_3BCD;
     let shifted = v.to_bits().wrapping_sub(HALF);
     let exponent = (shifted as i64) >> 52;

@@ -4,7 +4,7 @@ use crate::array::{self, Argument, Arrays, Element};
 use crate::error::call;
 use pyo3::prelude::*;
 use qrs_core::{
-    Code, Encoding, Fit, Fitted, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, format,
+    Code, Encoding, Fit, Fitted, Format, Grid, Packed, QParams, Rounding, ScaleType, Target, Values, format,
 };
 
 /// Scale, zero point and learned levels, as Python hands them over.
@@ -50,6 +50,7 @@ pub(crate) fn turns(
 #[pyfunction]
 pub(crate) fn fit<'py>(
     x: Argument<'_, 'py>,
+    importance: Option<Argument<'_, 'py>>,
     block: Vec<usize>,
     fit: &str,
     format: &str,
@@ -59,11 +60,14 @@ pub(crate) fn fit<'py>(
     check_finite: bool,
 ) -> PyResult<Cells<'py>> {
     let py = x.py();
-    let (x, shape) = (Arrays::new().read("x", x)?, array::shape("x", x)?);
+    let mut arrays = Arrays::new();
+    let shape = array::shape("x", x)?;
+    let values =
+        Values { x: arrays.read("x", x)?, importance: arrays.read_optional("importance", importance)? };
     let Fitted { scale, zero_point, levels } = call(py, || {
         let (fit, scale_type) = (Fit::from_name(fit)?, ScaleType::from_name(scale_dtype)?);
         let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
-        fit.params(x, &Grid::new(&shape, &block)?, &target, check_finite)
+        fit.params(values, &Grid::new(&shape, &block)?, &target, check_finite)
     })?;
     let levels = if levels.is_empty() { None } else { Some(array::of_values(py, &levels)?) };
     Ok((array::of_values(py, &scale)?, array::of_values(py, &zero_point)?, levels))
@@ -73,6 +77,7 @@ pub(crate) fn fit<'py>(
 #[pyfunction]
 pub(crate) fn quantize(
     x: Argument<'_, '_>,
+    importance: Option<Argument<'_, '_>>,
     block: Vec<usize>,
     cells: Cells<'_>,
     format: &str,
@@ -85,13 +90,15 @@ pub(crate) fn quantize(
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
-    let (x, shape) = (arrays.read("x", x)?, array::shape("x", x)?);
+    let shape = array::shape("x", x)?;
+    let values =
+        Values { x: arrays.read("x", x)?, importance: arrays.read_optional("importance", importance)? };
     let params = params(&mut arrays, &cells)?;
     let out = arrays.write("out", out)?;
     call(py, || {
         let (format, rounding) = (format::find(format)?, Rounding::from_name(rounding)?);
         let encoding = Encoding { format, narrow_range, rounding, seed, check_finite, saturate };
-        qrs_core::quantize(x, &Grid::new(&shape, &block)?, params, &encoding, out)
+        qrs_core::quantize(values, &Grid::new(&shape, &block)?, params, &encoding, out)
     })
 }
 

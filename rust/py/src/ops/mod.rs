@@ -8,4 +8,5 @@ pub(crate) mod floats;
 pub(crate) mod machine;
 pub(crate) mod products;
 pub(crate) mod reductions;
+pub(crate) mod streams;
 pub(crate) mod tables;

@@ -87,6 +87,12 @@ impl Input {
         })
     }
 
+    /// 16 bits, with parameters for every 256 elements of a row.
+    #[staticmethod]
+    fn blocks16() -> Input {
+        Input(gemm::Input::blocks16())
+    }
+
     /// Parameters known beforehand.
     #[staticmethod]
     fn static_(

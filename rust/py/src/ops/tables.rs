@@ -27,6 +27,7 @@ fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py,
         Spacing::Float(rounder) => ("float", rounder.overflows()),
         Spacing::Learned => ("learned", false),
         Spacing::Blocks(_) => ("block", false),
+        Spacing::Trellis(_) => ("trellis", false),
         _ => ("table", false),
     };
     let row = PyDict::new(py);
@@ -38,10 +39,11 @@ fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py,
     row.set_item("max", max)?;
     row.set_item("block", defaults.block.map(|(size, _)| size))?;
     row.set_item(
-        "block_bytes",
+        "packing",
         match format.packing() {
-            Packing::Blocks(_, bytes) => Some(bytes),
-            _ => None,
+            Packing::Bits(_) => None,
+            Packing::Trits => Some((5, 1)),
+            Packing::Blocks(len, bytes) => Some((len, bytes)),
         },
     )?;
     row.set_item("scale_dtype", defaults.block.and_then(|(_, kind)| kind).map(ScaleType::name))?;
@@ -51,10 +53,13 @@ fn row<'py>(py: Python<'py>, format: &'static dyn Format) -> PyResult<Bound<'py,
     Ok(row)
 }
 
-/// The level of each code of a format, from the lowest code on.
+/// The level of each code of a format, from the lowest code on; of each state of a trellis.
 #[pyfunction]
 pub(crate) fn levels<'py>(py: Python<'py>, format: &str) -> PyResult<Bound<'py, PyAny>> {
     let format = call(py, || format::find(format))?;
+    if let Spacing::Trellis(sequence) = format.spacing() {
+        return array::of_values(py, sequence.levels());
+    }
     let (min, max) = format.codes();
     let levels: Vec<f32> = (min..=max).map(|code| format.level(code)).collect();
     array::of_values(py, &levels)
