@@ -216,8 +216,8 @@ class _Pair:
 def within(w: F32, q: QTensor) -> F32:
     """Clip a weight to the levels of its cells.
 
-    Where levels are chosen together with scales or with one another (blocks, learned tables, trellises) nothing
-    is clipped: all of the error counts as rounding.
+    Where levels are chosen together with scales or with one another (blocks, learned tables, trellises)
+    nothing is clipped: all of the error counts as rounding.
     """
     if q.scheme.format.kind not in ("integer", "float", "table"):
         return w
