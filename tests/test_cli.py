@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -126,9 +125,7 @@ def test_inspect_shows_layers_and_the_plan_that_quantize_carries_out(folder, tol
     data = parsed(told, "inspect", "model.qrs", "--recipe", "w8a8-static")
     assert [layer["shape"] for layer in data["layers"]] == [[6, 4], [3, 6]]
     made = parsed(told, "quantize", "model.qrs", "-o", "small.qrs", "--calib", "data.npz")
-    assert data["plan"]["layers"] == made["rows"] or [
-        {**row, "bytes_after": 0} for row in data["plan"]["layers"]
-    ] == [{**row, "bytes_after": 0} for row in made["rows"]]
+    assert data["plan"]["layers"] == made["rows"]
     assert data["plan"]["bytes"] == made["bytes_after"]
     small = parsed(told, "inspect", "small.qrs")
     assert small["plan"] is None
@@ -324,6 +321,7 @@ def test_in_a_pipe_there_is_the_result_alone(folder):
 
 
 def test_a_terminal_sees_progress_and_control_c_ends_with_130(folder):
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     terminal, end = pty.openpty()
     how = [*RUN, "bench", "model.qrs", "--calib", "data.npz", "--runs", "100000000"]
     process = subprocess.Popen(how, env=HERE, stdout=subprocess.PIPE, stderr=end)

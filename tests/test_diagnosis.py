@@ -133,7 +133,7 @@ def test_sources_of_every_kind_of_layer_and_input():
     assert counted.counts.sum() == 2 * 15 * 8
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "nf4", "codebook:4", "q4_0", "int4"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "nf4", "codebook:4", "q4_0", "trellis:2", "int4"])
 def test_weights_of_every_kind_of_format_are_split(dtype):
     w = array(4, 32)
     q = qrs.quantize(w, dtype)

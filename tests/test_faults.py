@@ -293,6 +293,7 @@ STATIC = qrs.Recipe.preset("w8a8-static")
         (lambda: MODEL.with_layers(None), "layers"),
         (lambda: MODEL.with_layers({"only": 3}), "layer 'only'"),
         (lambda: MODEL.run({"x": values((2, 4))}, watch=5), "watch"),
+        (lambda: MODEL.run({"x": values((2, 4))}, after=5), "after"),
         (lambda: qrs.Model.chain([LAYER]), "layers"),
         (lambda: qrs.Model.chain("abc"), "layers"),
         (lambda: qrs.Model.chain({"only": 3}), "layer of node 'only'"),

@@ -148,6 +148,16 @@ def test_watch_sees_every_layer_in_order():
     assert seen == list(model.layers)
 
 
+def test_after_sees_every_output_the_inner_ones_first():
+    model, seen = encoder(), {}
+    y = model.run(batch(), after=lambda name, output: seen.update({name: output}))["y"]
+    assert sorted(seen) == sorted(model.layers)
+    assert seen["unit"] is y
+    names = list(seen)
+    assert names.index("block/attention/output") < names.index("block/attention")
+    np.testing.assert_array_equal(seen["block/act"], model.layers["block/act"](seen["block/down"]))
+
+
 def test_a_watcher_may_keep_arrays_and_may_raise():
     kept = {}
     mlp().run({"x": array(5, 4)}, watch=lambda name, inputs: kept.update({name: inputs[0]}))

@@ -216,10 +216,10 @@ class _Pair:
 def within(w: F32, q: QTensor) -> F32:
     """Clip a weight to the levels of its cells.
 
-    Where levels and scales are chosen together (blocks, learned tables) nothing is clipped: all of the error
-    counts as rounding.
+    Where levels are chosen together with scales or with one another (blocks, learned tables, trellises)
+    nothing is clipped: all of the error counts as rounding.
     """
-    if q.scheme.format.kind in ("block", "learned"):
+    if q.scheme.format.kind not in ("integer", "float", "table"):
         return w
     lo, hi = (
         quantize(np.full(q.shape, far, np.float32), q.scheme, qparams=q.qparams).dequantize()

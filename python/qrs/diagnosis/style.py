@@ -16,9 +16,7 @@ STYLE = """
 @media print { :root { color-scheme: light; --ground: #fff; --text: #000; --soft: #444; --line: #bbb;
   --raised: #fff; --before: #98a2ad; --after: #1769aa; --wr: #1769aa; --wc: #6cb2eb; --ar: #b3470b;
   --ac: #f2a65a; --end: #b3261e; }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  .scroll { overflow: visible !important; } table { font-size: 8pt !important; }
-  tr, figure, .card { break-inside: avoid; } thead { display: table-header-group; } }
+  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 3rem; background: var(--ground);
   color: var(--text); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -63,4 +61,10 @@ svg.histogram { display: block; width: 100%; height: 5rem; border-bottom: 1px so
 .end { stroke: var(--end); stroke-width: 1.5; stroke-dasharray: 4 3; vector-effect: non-scaling-stroke; }
 @media screen and (max-width: 36rem) { th, td { padding: .3rem .35rem; } tbody th { min-width: 6.75rem; }
   h1 { font-size: 1.35rem; } dl.facts { grid-template-columns: 1fr 1fr; } dl.facts dd { font-size: 1.1rem; } }
+@media print { body { padding: 0; font-size: 11pt; } .scroll { overflow: visible; }
+  table { font-size: 7.5pt; } th, td { padding: .2rem .3rem; } tbody th { min-width: 4.5rem; }
+  thead .number, .scheme { white-space: normal; } thead { display: table-header-group; }
+  dl.facts { grid-template-columns: repeat(4, 1fr); } dl.facts dd { font-size: 1rem; }
+  .cards { grid-template-columns: 1fr 1fr; } h2 { break-after: avoid; }
+  tr, figure, .card { break-inside: avoid; } }
 """
