@@ -11,7 +11,7 @@ use crate::isa::Isa;
 use crate::mem::zeroed;
 use crate::parallel;
 use crate::trellis::{Progress, check_values};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Entropy-coded trellis quantization: evenly spaced levels without end, paths chosen by error and bits, and a coder
 /// that spends on each level what its frequency is worth.
@@ -90,7 +90,7 @@ impl Ectcq {
     /// Encodes values in at most `bits` bits each, head included, with the smallest step that is found to do so: the
     /// step is searched on a sample first, then by encoding everything some two to four times, until a thousandth of
     /// the bytes at most is left. More is left where the rate jumps from one step to the next: of few values, and of
-    /// values that are encoded without error.
+    /// values that are encoded without error. `progress` hears of all values each time.
     ///
     /// ```
     /// use qrs_core::trellis::{Ectcq, Stream};
@@ -154,17 +154,13 @@ impl Ectcq {
             let end = levels.len().min((number + 1) * RUN);
             match encoder.encode(&levels[number * RUN..end]) {
                 Ok(words) => run[0] = words,
-                Err(error) => *failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error),
+                Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
             }
         })?;
-        match failure.into_inner() {
-            Ok(None) => {
-                let step = source.fitted(&levels, step);
-                stream::write(&self.machine, step, levels.len(), &alphabets, &runs)
-            }
-            Ok(Some(error)) => Err(error),
-            Err(poisoned) => poisoned.into_inner().map_or(Ok(Vec::new()), Err),
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
         }
+        stream::write(&self.machine, source.fitted(&levels, step), levels.len(), &alphabets, &runs)
     }
 
     /// How often each level is used when paths and prices suit each other.
@@ -308,7 +304,7 @@ impl Bisection {
     fn new(largest: f32, target: f64) -> Bisection {
         let binades = |step: f32| f64::from(step.to_bits()) / BINADE;
         let least = binades((largest / FARTHEST * 1.01).max(f32::MIN_POSITIVE));
-        let most = binades((4.0 * largest).clamp(f32::MIN_POSITIVE, LARGEST_STEP));
+        let most = binades((4.0 * largest).clamp(f32::MIN_POSITIVE, LARGEST_STEP)).max(least);
         // A Gaussian's largest value is some four standard deviations, and its step 2 to the power of −bits of two.
         let at = (most - 3.0 - target).clamp(least, most);
         Bisection { target, at, ends: [least, most], too_small: None, enough: None }

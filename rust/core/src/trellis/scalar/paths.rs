@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::isa::{Isa, Op};
 use crate::mem::zeroed;
 use crate::trellis::{COMPILED, compiled};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Paths that are searched at once.
 pub(super) const PATHS: usize = 16;
@@ -91,11 +91,7 @@ impl<'a> Scratches<'a> {
 
     /// Whether all had memory.
     pub(super) fn check(self) -> Result<(), Error> {
-        match self.failure.into_inner() {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(error),
-            Err(poisoned) => poisoned.into_inner().map_or(Ok(()), Err),
-        }
+        self.failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

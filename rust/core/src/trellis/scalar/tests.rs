@@ -295,6 +295,7 @@ fn bad_parameters_are_refused() {
     assert!(text(&[1.0], f32::NAN).contains("step is NaN"));
     assert!(text(&[3e6, 1.0], 1.0).contains("for the value 3000000"));
     assert!(text(&[f32::NAN], 1.0).contains("NaN"));
+    assert!(ectcq.encode_at(&[3e38, -1.0], 8.0, None, None).unwrap_err().to_string().contains("step"));
     assert!(Ectcq::new(512).is_err());
 }
 
