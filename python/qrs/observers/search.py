@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ _OCTAVES = 28
 def search(bins: Bins, scheme: Scheme, loss: Loss) -> tuple[float, float]:
     """Find the range of the least loss within what was seen.
 
-    One bound for both ends shrinks first; with a zero point to choose, each then moves alone, and once more by
-    the finer steps, since they are coupled through the step. Of equal losses the widest range wins.
+    One bound for both ends shrinks first; with a zero point to choose, each then moves alone, and once more
+    by the finer steps, since they are coupled through the step. Of equal losses the widest range wins.
 
     Parameters
     ----------
@@ -57,14 +58,17 @@ def search(bins: Bins, scheme: Scheme, loss: Loss) -> tuple[float, float]:
         made = plain.qparams(lows.astype(np.float32), highs.astype(np.float32))
         return loss(made.scale.astype(np.float64), made.zero_point.astype(np.float64))
 
+    def mirrored(high: F64, reach: F64) -> F64:
+        return measure(-reach, high)
+
     reach = max(-lo, hi)
     bound = _coarse(lambda r: measure(np.maximum(lo, -r), np.minimum(hi, r)), reach, bins.folded(), reach)
     low, high = max(lo, -bound), min(hi, bound)
     if not scheme.symmetric and lo < 0 < hi:
         upper, lower = bins.side(1), bins.side(-1)
         for close_in in (_coarse, _fine):
-            high = close_in(lambda r, low=low: measure(np.array(low), r), hi, upper, high)
-            low = -close_in(lambda r, high=high: measure(-r, np.array(high)), -lo, lower, -low)
+            high = close_in(partial(measure, np.array(low)), hi, upper, high)
+            low = -close_in(partial(mirrored, np.array(high)), -lo, lower, -low)
     return low, high
 
 
