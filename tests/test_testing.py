@@ -89,6 +89,15 @@ class Late(Wrong):
         self.lo, self.hi = lo, hi
 
 
+class Writes(Wrong):
+    def _update(self, data, lo, hi):
+        if self.batches:
+            np.minimum(self.lo, lo, out=self.lo)
+            np.maximum(self.hi, hi + self.batches, out=self.hi)
+        else:
+            self.lo, self.hi = lo, hi
+
+
 class Claims(MovingAverage):
     order_free = True
 
@@ -102,6 +111,7 @@ class Claims(MovingAverage):
         (Eager, "range without data raises NotCalibratedError"),
         (Late, "merging what saw the parts is seeing the whole"),
         (Claims, "merging what saw the parts is seeing the whole"),
+        (Writes, "a shallow copy keeps what was seen"),
     ],
 )
 def test_a_faulty_observer_is_caught(monkeypatch, kind, law):

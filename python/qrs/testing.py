@@ -334,14 +334,14 @@ def check_statistic(statistic: Statistic, *, seed: int = 0) -> None:
     _hold(seen.batches == 4 and seen.count == 4 * 320, f"{name}: batches and elements are counted")
     _check_unmoved(seen, batches[0])
     data, arrays = seen.to_state()
-    restored = Statistic.from_state(json.loads(json.dumps(data)), arrays)
+    restored = type(statistic).from_state(json.loads(json.dumps(data)), arrays)
     _hold(restored == seen, f"{name}: state survives JSON")
     copied = copy.copy(seen)
     for one in (seen, restored):
         one.update(batches[0])
         one.merge(copied)
     _hold(restored == seen, f"{name}: a restored one goes on as the saved one")
-    unmoved = copied == Statistic.from_state(data, arrays)
+    unmoved = copied == type(statistic).from_state(data, arrays)
     _hold(unmoved, f"{name}: a shallow copy keeps what was seen")
     _check_merge(statistic, batches)
 
@@ -372,7 +372,6 @@ def check_observer(observer: Observer, *, seed: int = 0) -> None:
     name, batches = repr(observer), _batches(seed)
     raised = _raises(NotCalibratedError, lambda: observer.fresh().range("int8"))
     _hold(raised, f"{name}: range without data raises NotCalibratedError")
-    check_statistic(observer, seed=seed)
     seen = observer.fresh()
     for batch in batches:
         seen.update(batch)
@@ -387,6 +386,7 @@ def check_observer(observer: Observer, *, seed: int = 0) -> None:
             seen.qparams(scheme) == scheme.qparams(lo, hi),
             f"{name}: parameters are the scheme's for the range",
         )
+    check_statistic(observer, seed=seed)
     if observer.order_free and observer.axis is None:
         flat = np.concatenate([batch.reshape(-1) for batch in batches])
         pieces = observer.fresh()

@@ -117,5 +117,9 @@ class Bins(NamedTuple):
         negative = self.high <= 0
         low = np.where(negative, -self.high, self.low)
         high = np.where(negative, -self.low, self.high)
-        order = np.lexsort((low, high))
-        return Bins(low[order], high[order], self.number[order], float(low.min()), float(high.max()))
+        order = np.argsort(low, kind="stable")
+        # A bin of each sign, cut to what was seen where it is the last.
+        low, first = np.unique(low[order], return_index=True)
+        high = np.maximum.reduceat(high[order], first)
+        number = np.add.reduceat(self.number[order], first)
+        return Bins(low, high, number, float(low[0]), float(high[-1]))

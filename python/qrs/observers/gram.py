@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import integer
 from ..errors import FormatError
 from .statistic import Statistic
 
@@ -43,7 +44,7 @@ class Gram(Statistic, id="gram"):
     products: NDArray[np.float64]
 
     def __init__(self, *, axis: int = -1) -> None:
-        super().__init__(axis=axis)
+        super().__init__(axis=integer(axis, "axis"))
 
     @property
     def matrix(self) -> NDArray[np.float64]:

@@ -19,7 +19,8 @@ class Histogram(Counted, id="histogram"):
     A bin holds the float32 values of one sign, exponent and first five bits of mantissa. Bins never move and
     counts are integers, so any split and order of the data gives the same state, bit for bit. It takes
     131,080 bytes, with ``axis`` that much for each channel and 8 bytes more, however much data is seen; an
-    update takes as much again and 4 MiB. Collect once, then compare rules by ``to``.
+    update takes as much again and 4 MiB, with ``axis`` also a copy of the batch. Collect once, then
+    compare rules by ``to``.
 
     Parameters
     ----------

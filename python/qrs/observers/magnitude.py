@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from ..arrays import integer
 from ..errors import FormatError
 from ..granularity import per_channel
 from .statistic import Statistic
@@ -41,7 +42,7 @@ class Magnitude(Statistic, id="magnitude"):
     peaks: NDArray[np.float32]
 
     def __init__(self, *, axis: int = -1) -> None:
-        super().__init__(axis=axis)
+        super().__init__(axis=integer(axis, "axis"))
 
     @property
     def mean_square(self) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ __all__ = ["search"]
 F64 = NDArray[np.float64]
 # Of the scales and zero points of candidate ranges: the loss of each.
 Loss = Callable[[F64, F64], F64]
-# Of the shares of the widest range that candidates are.
+# Of the magnitudes of an end: the loss of each.
 Measure = Callable[[F64], F64]
 
 # Octaves between candidates of each pass. A basin narrower than the first lies at the edge of a cluster of
@@ -33,8 +33,8 @@ _OCTAVES = 28
 def search(bins: Bins, scheme: Scheme, loss: Loss) -> tuple[float, float]:
     """Find the range of the least loss within what was seen.
 
-    Both ends shrink together; with a zero point to choose, each then moves alone, and once more by the finer
-    steps, since they are coupled through the step. Of equal losses the widest range wins.
+    One bound for both ends shrinks first; with a zero point to choose, each then moves alone, and once more
+    by the finer steps, since they are coupled through the step. Of equal losses the widest range wins.
 
     Parameters
     ----------
@@ -54,35 +54,40 @@ def search(bins: Bins, scheme: Scheme, loss: Loss) -> tuple[float, float]:
     plain = replace(scheme, scale_dtype="float32") if scheme.scale_dtype == "e4m3" else scheme
 
     def measure(lows: F64, highs: F64) -> F64:
-        lows, highs = np.broadcast_arrays(lows * lo, highs * hi)
+        lows, highs = np.broadcast_arrays(lows, highs)
         made = plain.qparams(lows.astype(np.float32), highs.astype(np.float32))
         return loss(made.scale.astype(np.float64), made.zero_point.astype(np.float64))
 
-    low = high = _coarse(lambda share: measure(share, share), bins.folded())
+    def mirrored(high: F64, reach: F64) -> F64:
+        return measure(-reach, high)
+
+    reach = max(-lo, hi)
+    bound = _coarse(lambda r: measure(np.maximum(lo, -r), np.minimum(hi, r)), reach, bins.folded(), reach)
+    low, high = max(lo, -bound), min(hi, bound)
     if not scheme.symmetric and lo < 0 < hi:
         upper, lower = bins.side(1), bins.side(-1)
         for close_in in (_coarse, _fine):
-            high = close_in(partial(measure, np.array(low)), upper, high)
-            low = close_in(partial(measure, highs=np.array(high)), lower, low)
-    return low * lo, high * hi
+            high = close_in(partial(measure, np.array(low)), hi, upper, high)
+            low = -close_in(partial(mirrored, np.array(high)), -lo, lower, -low)
+    return low, high
 
 
-def _coarse(measure: Measure, magnitudes: Bins, best: float = 1.0) -> float:
-    """Find the share of the least loss among all that the values could call for."""
+def _coarse(measure: Measure, top: float, magnitudes: Bins, best: float) -> float:
+    """Find the end of the least loss among all that the values could call for; ``best`` is the known one."""
     middle = np.searchsorted(np.cumsum(magnitudes.number), magnitudes.total / 2)
-    top, median = magnitudes.hi, magnitudes.high[middle]
+    median = float(magnitudes.high[middle])
     octaves = _OCTAVES if median * 2.0**_OCTAVES < top else float(np.log2(top / median)) + _BELOW
-    shares = 2.0 ** -np.arange(0, octaves, _STEPS[0])
-    return _fine(measure, magnitudes, float(shares[np.argmin(measure(shares))]))
+    ends = top * 2.0 ** -np.arange(0, octaves, _STEPS[0])
+    return _fine(measure, top, magnitudes, float(ends[np.argmin(measure(ends))]))
 
 
-def _fine(measure: Measure, magnitudes: Bins, best: float) -> float:
-    """Find the share of the least loss around the best known, at most 1."""
+def _fine(measure: Measure, top: float, magnitudes: Bins, best: float) -> float:
+    """Find the end of the least loss around the best known, at most ``top``."""
     least = float(measure(np.array([best]))[0])
     for step in _STEPS:
-        shares = np.minimum(best * 2.0 ** (-step * _AROUND), 1.0)
-        losses = measure(shares)
+        ends = np.minimum(best * 2.0 ** (-step * _AROUND), top)
+        losses = measure(ends)
         at = int(np.argmin(losses))
         if losses[at] < least:
-            best, least = float(shares[at]), float(losses[at])
+            best, least = float(ends[at]), float(losses[at])
     return best
