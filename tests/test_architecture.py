@@ -276,7 +276,7 @@ def test_nothing_is_unpickled_or_evaluated(path):
 
 def test_the_reference_is_short_and_stands_alone():
     files = sorted((ROOT / "tests/reference").glob("*.py"))
-    assert sum(len(path.read_text().splitlines()) for path in files) <= 700
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 760
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -1,8 +1,8 @@
 """Arrays as short as their information: entropy-coded trellis quantization, for storage and transport.
 
 A dtype has a fixed number of bits; here values of a normal distribution cost what they are worth, at any
-rate, fractions of a bit included, within 0.45 dB of the rate-distortion bound with 8 states and 0.2 dB with 256.
-No element can be read without those before it: decode such an array whole.
+rate, fractions of a bit included, within 0.45 dB of the rate-distortion bound with 8 states and 0.2 dB with
+256. No element can be read without those before it: decode such an array whole.
 """
 
 from __future__ import annotations
