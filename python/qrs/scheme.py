@@ -201,8 +201,8 @@ class Scheme:
         ``float4_e2m1fn`` and others of the names of ``ml_dtypes``; ``mxfp4``, ``mxint8``, ``nvfp4``;
         ``nf4``, ``pow2:4``, ``apot:4``, ``codebook:4`` (learned, the number is bits), ``binary``,
         ``ternary``; ``trellis:1`` to ``trellis:4`` and ``tcq:1`` to ``tcq:4``; the block types of GGUF,
-        ``q4_0``, ``q4_k``, ``iq4_xs`` and others. Or ``float:eXmY``: X bits of exponent, Y of mantissa, 3 to 8
-        bits or 16 with the sign.
+        ``q4_0``, ``q4_k``, ``iq4_xs`` and others. Or ``float:eXmY``: X bits of exponent, Y of mantissa, 3 to
+        8 bits or 16 with the sign.
     granularity : Granularity, optional
         Which elements share a scale. Default: `per_tensor`, or the blocks that the format prescribes, along
         the last axis.
