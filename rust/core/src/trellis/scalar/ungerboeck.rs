@@ -84,7 +84,7 @@ mod tests {
             let (states, z) = (machine.states(), |s: usize, u: usize| machine.subsets[2 * s + u]);
             for s in 0..states {
                 assert_eq!(z(s, 0) ^ z(s, 1), 2, "leaving state {s}");
-                assert_eq!(z(s, 0) ^ z(s ^ states / 2, 0), 2, "entering with the other oldest bit");
+                assert_eq!(z(s, 0) ^ z(s ^ (states / 2), 0), 2, "entering with the other oldest bit");
                 for u in 0..2 {
                     assert_eq!(machine.next(s, usize::from(z(s, u))), (2 * s + u) % states);
                 }
