@@ -57,7 +57,8 @@ class Entropy(Counted, id="entropy"):
         below = np.append(0, np.cumsum(telling.number))
         total = int(below[-1])
         first = np.unique(below[:-1] // _TOGETHER, return_index=True)[1]
-        low, start = telling.low[first], below[first].astype(np.float64)
+        low, start = telling.low[first], below[first]
+        at, end = np.arange(low.size), np.append(start[1:], total)
         edges = np.append(low, telling.high[-1])
         values = np.stack([telling.low, telling.high], axis=1).ravel()
         reached = np.stack([below[:-1], below[1:]], axis=1).ravel()
@@ -67,15 +68,11 @@ class Entropy(Counted, id="entropy"):
             kept = np.interp(cells, values, reached)
             q = np.stack([np.diff(np.interp(edges, *pair)) for pair in zip(cells, kept, strict=True)])
             # What is clipped counts at the last bins that the range touches.
-            at = np.arange(low.size)
-            from_ = np.clip(np.searchsorted(edges, cells[:, :1], side="right") - 1, 0, low.size - 1)
-            to = np.clip(np.searchsorted(edges, cells[:, -1:], side="left") - 1, 0, low.size - 1)
-            p = np.append(start[1:], total) - start
-            p = np.where(at == to, total - start, p)
-            p = np.where(at == from_, np.append(start[1:], total), p)
-            p = np.where((at == from_) & (at == to), total, p)
-            p = np.where((at >= from_) & (at <= to), p, 0)
-            clipped = ((at == from_) & (kept[:, :1] > 0)) | ((at == to) & (kept[:, -1:] < total))
+            left = np.clip(np.searchsorted(edges, cells[:, :1], side="right") - 1, 0, low.size - 1)
+            right = np.clip(np.searchsorted(edges, cells[:, -1:]) - 1, 0, low.size - 1)
+            p = np.where(at == right, total, end) - np.where(at == left, 0, start)
+            p = np.where((at >= left) & (at <= right), p, 0)
+            clipped = ((at == left) & (kept[:, :1] > 0)) | ((at == right) & (kept[:, -1:] < total))
             q = np.where(clipped, np.maximum(q, 0.5), q)
             ratio = np.where(p > 0, p, 1) / np.where(q > 0, q, 1)
             return np.sum(p * np.log(ratio) - p + q, axis=1)  # type: ignore[no-any-return]
