@@ -193,7 +193,7 @@ impl Trellis {
         check_values(x, importance)?;
         // As many blocks to a task as take half a millisecond.
         let blocks = (1 << 14 >> self.state_bits).max(1);
-        let scratches = self.scratches(x.len().div_ceil(blocks * BLOCK))?;
+        let (scratches, failure) = (Mutex::new(Vec::new()), Mutex::new(None));
         let nanoseconds = x.len() << (self.state_bits - 3);
         let bytes = self.bytes();
         parallel::for_each_chunk(out, blocks * bytes, nanoseconds, |number, out| {
@@ -205,26 +205,30 @@ impl Trellis {
                 x: &x[first..first + len],
                 importance: importance.map(|w| &w[first..first + len]),
             };
-            // There is one for each thread.
-            let scratch = scratches.lock().ok().and_then(|mut all| all.pop());
-            if let Some(mut scratch) = scratch {
-                part.encode(&mut scratch, out);
-                if let Ok(mut all) = scratches.lock() {
-                    all.push(scratch);
+            // As many as run at once are made, and used again.
+            let scratch: Option<Scratch> = scratches.lock().ok().and_then(|mut all| all.pop());
+            match scratch.map_or_else(|| self.branches.scratch(self.steps()), Ok) {
+                Ok(mut scratch) => {
+                    part.encode(&mut scratch, out);
+                    if let Ok(mut all) = scratches.lock() {
+                        all.push(scratch);
+                    }
+                }
+                Err(error) => {
+                    if let Ok(mut failure) = failure.lock() {
+                        *failure = Some(error);
+                    }
                 }
             }
             if let Some(progress) = progress {
                 progress(len);
             }
-        })
-    }
-
-    /// The memory of as many searches as may run at once.
-    fn scratches(&self, tasks: usize) -> Result<Mutex<Vec<Scratch>>, Error> {
-        let searches = parallel::threads()?.min(tasks);
-        let scratches: Result<Vec<_>, Error> =
-            (0..searches).map(|_| self.branches.scratch(self.steps())).collect();
-        Ok(Mutex::new(scratches?))
+        })?;
+        match failure.into_inner() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(error),
+            Err(poisoned) => poisoned.into_inner().map_or(Ok(()), Err),
+        }
     }
 
     /// Writes the values of whole blocks.

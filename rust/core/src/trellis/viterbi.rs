@@ -326,7 +326,6 @@ fn double(v: i16) -> i16 {
     v.saturating_add(v)
 }
 
-/// `a · b / 2¹⁵`, rounded: `vpmulhrsw`.
 /// `a · b / 2¹⁶`: `vpmulhw`.
 #[inline(always)]
 fn high(a: i16, b: i16) -> i16 {
