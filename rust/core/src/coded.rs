@@ -112,12 +112,25 @@ impl Stream<'_> {
     }
 }
 
+/// How much an element counts at least, where others count 1: what has no importance is to follow its values too, where
+/// that costs the others next to nothing, and not to become noise.
+const LEAST: f32 = 1.0 / 4096.0;
+
 /// The weights of `len` quotients: those behind the last element count for nothing.
 fn weights(importance: Option<&[f32]>, elements: Range<usize>, len: usize) -> Result<Vec<f32>, Error> {
     let mut weights = zeroed(len)?;
     let given = &mut weights[..elements.len()];
     match importance {
-        Some(importance) => given.copy_from_slice(&importance[elements]),
+        Some(importance) => {
+            given.copy_from_slice(&importance[elements]);
+            let largest = |weights: &[f32]| weights.iter().fold(0.0, |top: f32, weight| top.max(*weight));
+            let of_all = largest(given);
+            for block in given.chunks_mut(BLOCK) {
+                let top = largest(block);
+                let least = LEAST * if top > 0.0 { top } else { of_all };
+                block.iter_mut().for_each(|weight| *weight = weight.max(least));
+            }
+        }
         None => given.fill(1.0),
     }
     Ok(weights)

@@ -193,7 +193,7 @@ fn what_does_not_fit_is_named() {
         crate::Target::new(format::find("int8").unwrap(), true, true, crate::ScaleType::Float32).unwrap();
     let input = Input::per_token(target).unwrap();
     let error = refuse([1, 4, 5, 5], &Conv2d { input: Some(&input), ..conv }, 27);
-    assert_eq!(error, "input is one scale for each token, expected one scale for all images");
+    assert_eq!(error, "input is scales for parts of a row, expected one scale for all images");
 }
 
 #[test]

@@ -349,9 +349,11 @@ fn fix_weights(importance: &[f32], weights: &mut [i16]) {
         top = top.max(*w);
     }
     let mean = (sum / importance.len() as f64) as f32;
-    let one = mean.max(top / 16.0).max(f32::MIN_POSITIVE);
+    let one = mean.max(top / 16.0);
     for (fixed, w) in weights.iter_mut().zip(importance) {
-        *fixed = fix((w / one).sqrt() * WEIGHT_ONE, f32::from(i16::MAX));
+        // Where nothing counts, all counts alike.
+        let weight = if one > 0.0 { w / one } else { 1.0 };
+        *fixed = fix(weight.sqrt() * WEIGHT_ONE, f32::from(i16::MAX));
     }
 }
 
