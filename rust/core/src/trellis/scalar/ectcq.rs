@@ -120,10 +120,11 @@ impl Ectcq {
         let mut search = Bisection::new(largest, bits);
         search.run(0.01, 24, |step| Ok(self.learn(&sample, step)?.rate()))?;
         let mut search = Bisection { target: bits, ..search.narrowed() };
-        let mut best: Option<Vec<u8>> = None;
+        let (mut best, mut least): (Option<Vec<u8>>, usize) = (None, usize::MAX);
         let tolerance = (1e-3 * bits).max(8.0 / values);
         search.run(tolerance, 24, |step| {
             let bytes = self.encode_source(&source, step, progress)?;
+            least = least.min(bytes.len());
             let rate = 8.0 * bytes.len() as f64 / values;
             if rate <= bits && best.as_ref().is_none_or(|best| best.len() < bytes.len()) {
                 best = Some(bytes);
@@ -131,7 +132,8 @@ impl Ectcq {
             Ok(rate)
         })?;
         best.ok_or_else(|| {
-            let expected = format!("more: {} values and the head of a stream take more bytes", x.len());
+            let expected =
+                format!("more, or a step: {} values and the head of a stream take {least} bytes", x.len());
             Error::Value { what: "bits", got: bits.to_string(), expected }
         })
     }
