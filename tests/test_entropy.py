@@ -17,7 +17,7 @@ def gauss(size, seed=0):
 def test_normal_numbers_come_near_to_the_bound(bits, states, gap):
     x = gauss(1 << 18)
     data = qrs.entropy.encode(x, bits, states=states)
-    # All that is written counts, with a hundredth of slack.
+    # All that is written counts; the coder may take a hundredth of the bytes more than the entropy.
     spent = 8 * len(data) / x.size
     assert 0.99 * bits < spent <= bits
     assert qrs.compare(x, qrs.entropy.decode(data)).sqnr_db >= 20 * np.log10(2) * spent / 1.01 - gap

@@ -204,9 +204,10 @@ def test_rows_in_16_bits_multiply_as_their_codes_do(fmt, granularity):
 def test_rows_in_16_bits_meet_whole_blocks_of_a_trellis():
     rows = qrs.Dynamic(qrs.Scheme("int16", qrs.per_group(256)))
     for fmt, granularity, k, words in [
-        ("int8", qrs.per_tensor, 512, "expected a trellis"),
-        ("nf4", qrs.per_tensor, 512, "expected a trellis"),
-        ("trellis:2:L=8:code=3inst", qrs.per_tensor, 512, "whole levels"),
+        ("int8", qrs.per_tensor, 512, "expected trellis:B"),
+        ("nf4", qrs.per_tensor, 512, "expected trellis:B"),
+        ("tcq:2", qrs.per_tensor, 512, "expected trellis:B"),
+        ("trellis:2:L=8:code=3inst", qrs.per_tensor, 512, "no whole numbers"),
         ("trellis:2:L=8", qrs.per_tensor, 384, "whole blocks of 256"),
         ("trellis:2:L=8", qrs.per_group(128), 512, "whole blocks of 256"),
         ("trellis:2:L=8", qrs.per_group(512), 768, "as many to each scale"),
@@ -216,8 +217,22 @@ def test_rows_in_16_bits_meet_whole_blocks_of_a_trellis():
             qrs.linear(gauss(1, k), q, input=rows)
         with pytest.raises(ValueError, match=words):
             qrs.nn.Linear(q, input=rows)
-    with pytest.raises(ValueError, match="per_token or per_tensor"):
-        qrs.Dynamic(qrs.Scheme("int16", qrs.per_group(128)))
+    for granularity in (qrs.per_group(128), qrs.per_token):
+        with pytest.raises(ValueError, match=r"expected Scheme\('int16', per_group\(256\)\)"):
+            qrs.Dynamic(qrs.Scheme("int16", granularity))
+
+
+@pytest.mark.parametrize("fmt", ["trellis:2:L=8", "tcq:2"])
+def test_what_has_no_importance_still_follows_its_values(fmt):
+    x, weights = gauss(4, 512), np.ones((4, 512), np.float32)
+    weights[:, 256:] = 0
+    scheme = qrs.Scheme(fmt, qrs.per_group(256))
+    y = qrs.quantize(x, scheme, importance=weights).dequantize()
+    for half in (slice(0, 256), slice(256, None)):
+        assert qrs.compare(x[:, half], y[:, half]).sqnr_db > 9
+    for even in (0.0, 1e-43, 1e30):
+        y = qrs.quantize(x, scheme, importance=even).dequantize()
+        assert qrs.compare(x, y).sqnr_db > qrs.compare(x, qrs.fake_quantize(x, scheme)).sqnr_db - 0.2
 
 
 def test_zeros_and_what_is_not_finite():

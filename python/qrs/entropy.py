@@ -1,8 +1,9 @@
 """Arrays as short as their information: entropy-coded trellis quantization, for storage and transport.
 
-A dtype has a fixed number of bits; here values of a normal distribution cost what they are worth, at any
-rate, fractions of a bit included, within 0.45 dB of the rate-distortion bound with 8 states and 0.2 dB with
-256. No element can be read without those before it: decode such an array whole.
+A dtype has a fixed number of bits; here values cost what they are worth, fractions of a bit included. Of some
+hundred thousand normal numbers, 1 to 4 bits each, the error is 0.47 dB above the rate-distortion bound with
+8 states and 0.23 dB with 256; above 8 bits, and of few values, more is lost. No element can be read without
+those before it: decode such an array whole.
 """
 
 from __future__ import annotations
@@ -128,13 +129,13 @@ def decode(
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise QrsTypeError(f"data is {quote(data)}, expected bytes")
-    stream = np.frombuffer(data, np.uint8)
+    stream = np.frombuffer(bytes(data) if isinstance(data, memoryview) else data, np.uint8)
     try:
         count = _core.entropy_len(stream)
     except ValueError as error:
         raise FormatError(str(error)) from None
     if shape is None:
-        shape = (count,) if out is None else out.shape
+        shape = out.shape if isinstance(out, np.ndarray) else (count,)
     shape = lengths(shape)
     if math.prod(shape) != count:
         raise QrsValueError(f"shape is {shape}, expected one of the {count} elements that were encoded")

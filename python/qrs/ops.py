@@ -42,6 +42,10 @@ def _input_scheme(value: Scheme | str, name: str, granularities: tuple[object, .
     scheme = Scheme.of(value)
     if scheme == BLOCKS16 and name == "Dynamic":
         return scheme
+    if scheme.dtype == "int16" and name == "Dynamic":
+        raise QrsValueError(
+            f"Dynamic scheme is {scheme!r}, expected {BLOCKS16!r} of int16, or 8 bits or less"
+        )
     if scheme.granularity not in granularities:
         allowed = " or ".join(repr(one) for one in granularities)
         raise QrsValueError(f"{name} scheme is {scheme.granularity!r}, expected {allowed}")
@@ -545,10 +549,10 @@ def check_operands(input: Dynamic | Static | None, q: QTensor) -> None:
                 f"step; leave input=None, or quantize the weight to an integer dtype or one of {whole}"
             )
         return
-    if weight.kind != "trellis" or "3inst" in weight.name:
+    if not weight.name.startswith("trellis:") or "3inst" in weight.name:
         raise QrsValueError(
-            f"input is int16 for a weight of {q.scheme.dtype}, expected a trellis with whole levels; give "
-            f"input of at most 8 bits, or none"
+            f"input is int16 for a weight of {q.scheme.dtype}, expected trellis:B of any code but 3inst, "
+            f"whose levels are no whole numbers; give input of at most 8 bits, or none"
         )
     group = q.scheme.granularity.block(q.shape)[-1]
     if q.shape[-1] % 256 or group % 256 or q.shape[-1] % group:

@@ -80,10 +80,35 @@ def ending(path: str, what: str) -> str:
     return found
 
 
-def writable(path: str | None, option: str) -> None:
-    """Refuse a file whose folder does not exist, before minutes of work are lost on it."""
-    if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
+def writable(path: str | None, option: str, kept: Mapping[str, str | None]) -> None:
+    """Refuse a file that cannot be written, or one that is read or written besides, before any work is lost.
+
+    Parameters
+    ----------
+    path : str or None
+        What is to be written, if it is.
+    option : str
+        Which names it.
+    kept : mapping of str to str or None
+        Other files of the command, by what they are.
+
+    Raises
+    ------
+    QrsValueError
+    """
+    if path is None:
+        return
+    if not os.path.isdir(os.path.dirname(path) or "."):
         raise QrsValueError(f"{option} is {quote(path)}, whose folder does not exist; make it first")
+    for what, other in kept.items():
+        if other is not None and _is_same(path, other):
+            raise QrsValueError(f"{option} {quote(path)} is {what} itself; name another file")
+
+
+def _is_same(path: str, other: str) -> bool:
+    if os.path.exists(path) and os.path.exists(other):
+        return os.path.samefile(path, other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def batches(path: str, model: Model, size: int) -> list[Batch]:
@@ -92,7 +117,7 @@ def batches(path: str, model: Model, size: int) -> list[Batch]:
     Parameters
     ----------
     path : str
-        One array for each input of the model, samples along the first axis.
+        One array for each input of the model, samples along the first axis; float64 is rounded to float32.
     model : Model
     size : int
         Samples of a batch; the last one may have fewer.
@@ -120,6 +145,8 @@ def batches(path: str, model: Model, size: int) -> list[Batch]:
         raise QrsValueError(
             f"{path} has samples {counts}, expected one number of them, from 1, in all arrays"
         )
+    # NumPy makes float64 of most things; models of float32 would compute in it, and their files refuse it.
+    arrays = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
     return [{name: a[i : i + size] for name, a in arrays.items()} for i in range(0, count, size)]
 
 

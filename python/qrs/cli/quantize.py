@@ -44,7 +44,8 @@ def run_calibrate(args: argparse.Namespace) -> Result:
     -------
     Result
     """
-    writable(args.output, "-o")
+    merged = {f"the file {quote(path)} of --merge": path for path in args.merge}
+    writable(args.output, "-o", {"the model": args.model, "the data": args.calib, **merged})
     model, recipe = load(args.model), recipe_of(args.recipe)
     if not is_static(recipe):
         raise QrsValueError(f"recipe {args.recipe} has no static inputs: there is nothing to calibrate")
@@ -91,12 +92,12 @@ def run_quantize(args: argparse.Namespace) -> Result:
         measured = given[: args.measure]
         seen = (diagnose if args.report else differences)(model, small, measured, progress())
     noise = seen.differences if isinstance(seen, Diagnosis) else seen
-    if args.report is not None:
-        title = f"{os.path.basename(args.model)}, {os.path.basename(name)}"
-        write_text(args.report, page(report, seen if isinstance(seen, Diagnosis) else None, title))
     missed = noise is not None and args.fail_below is not None and noise.total.sqnr_db < args.fail_below
     if not missed:
         _save(args, small, given, kind)
+    if args.report is not None:
+        title = f"{os.path.basename(args.model)}, {os.path.basename(name)}"
+        write_text(args.report, page(report, seen if isinstance(seen, Diagnosis) else None, title))
     data = {
         "model": args.model,
         "output": None if missed else args.output,
@@ -115,10 +116,11 @@ def _check(args: argparse.Namespace) -> str:
     """Refuse, before any work, what cannot end well; give the ending of the output."""
     ending(args.model, "MODEL")
     kind = ending(args.output, "-o")
-    writable(args.output, "-o")
-    writable(args.report, "--report")
-    if os.path.exists(args.output) and os.path.samefile(args.model, args.output):
-        raise QrsValueError(f"-o {quote(args.output)} is the model itself; name another file")
+    kept = {"the model": args.model, "the data": args.calib, "the file of statistics": args.stats}
+    writable(args.output, "-o", kept)
+    writable(args.report, "--report", {**kept, "the output": args.output})
+    if args.report is not None and not args.report.lower().endswith((".html", ".htm")):
+        raise QrsValueError(f"--report is {quote(args.report)}, expected a name that ends in .html")
     if args.fail_below is not None and args.calib is None:
         raise QrsValueError("--fail-below compares outputs, which takes data: give --calib data.npz")
     if args.fail_below is not None and not math.isfinite(args.fail_below):
