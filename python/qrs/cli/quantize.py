@@ -159,7 +159,9 @@ def _told(args: argparse.Namespace, name: str, report: Report, data: dict[str, A
     lines = [str(report), ""]
     if data["sqnr"] is not None:
         on = f"on {data['measured_batches']} of {data['batches']} batches"
-        lines.append(f"output: {decibels(data['sqnr'])} dB signal to quantization noise {on}")
+        value = decibels(data["sqnr"])
+        what = value if data["sqnr"]["sqnr_db"] is None else f"{value} dB signal to quantization noise"
+        lines.append(f"output: {what} {on}")
     if args.report is not None:
         lines.append(f"report: {args.report}")
     if missed:
