@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -332,7 +333,10 @@ def test_in_a_pipe_there_is_the_result_alone(folder):
 
 def test_a_terminal_sees_progress_and_control_c_ends_with_130(folder):
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     terminal, end = pty.openpty()
+    # A new one has no columns, for which tqdm draws nothing.
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     how = [*RUN, "bench", "model.qrs", "--calib", "data.npz", "--runs", "100000000"]
     process = subprocess.Popen(how, env=HERE, stdout=subprocess.PIPE, stderr=end)
     os.close(end)

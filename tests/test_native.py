@@ -16,7 +16,7 @@ CELL = (np.ones(1, np.float32), np.zeros(1, np.int32))
 def quantize(x, out, *, block=None, scale=CELL[0], zero_point=CELL[1], format="int8", seed=0):
     shape = x.shape if isinstance(x, np.ndarray) else (4,)
     cells = (scale, zero_point, None)
-    _core.quantize(x, block or shape, cells, format, False, "half_even", seed, True, True, out)
+    _core.quantize(x, None, block or shape, cells, format, False, "half_even", seed, True, True, out)
 
 
 def codes(count=4):

@@ -238,10 +238,10 @@ def quantize(
     check_finite : bool, default True
         Refuse NaN and infinities. Otherwise NaN becomes 0.0 and an infinity the end of the code range.
     importance : array_like of float, broadcastable to the shape of ``x``, optional
-        How much the squared error of each element counts, finite and at least 0: scales with ``fit="mse"``,
-        learned levels, the scales in blocks of GGUF and the path of a trellis are chosen for the least
-        ``sum(importance * (x - values)**2)``. For a weight ``(n, k)`` the mean square of each of its ``k``
-        inputs is a good one.
+        How much the squared error of each element counts, finite and at least 0 (alike, if all are 0):
+        scales with ``fit="mse"``, learned levels, the scales in blocks of GGUF and the path of a trellis are
+        chosen for the least ``sum(importance * (x - values)**2)``. For a weight ``(n, k)`` the mean square of
+        each of its ``k`` inputs is a good one.
 
     Returns
     -------
@@ -270,6 +270,8 @@ def quantize(
     data = as_float32(x, "x")
     block = scheme.granularity.block(data.shape)
     weights = None if importance is None else _importance(importance, data, scheme, qparams)
+    # Where nothing counts, all counts alike.
+    weights = None if weights is None or not weights.any() else weights
     if qparams is None:
         qparams = _fit(data, weights, scheme, check_finite)
     else:
