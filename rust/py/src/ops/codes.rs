@@ -61,9 +61,9 @@ pub(crate) fn fit<'py>(
 ) -> PyResult<Cells<'py>> {
     let py = x.py();
     let mut arrays = Arrays::new();
-    let shape = array::shape("x", x)?;
     let values =
         Values { x: arrays.read("x", x)?, importance: arrays.read_optional("importance", importance)? };
+    let shape = array::shape("x", x)?;
     let Fitted { scale, zero_point, levels } = call(py, || {
         let (fit, scale_type) = (Fit::from_name(fit)?, ScaleType::from_name(scale_dtype)?);
         let target = Target::new(format::find(format)?, symmetric, narrow_range, scale_type)?;
@@ -90,9 +90,9 @@ pub(crate) fn quantize(
 ) -> PyResult<()> {
     let py = x.py();
     let mut arrays = Arrays::new();
-    let shape = array::shape("x", x)?;
     let values =
         Values { x: arrays.read("x", x)?, importance: arrays.read_optional("importance", importance)? };
+    let shape = array::shape("x", x)?;
     let params = params(&mut arrays, &cells)?;
     let out = arrays.write("out", out)?;
     call(py, || {
