@@ -257,7 +257,7 @@ impl<const K: usize, const J: usize, const G: usize, const V: usize> Walk<'_, K,
             for i in 0..len {
                 let mut best = if group == 0 { [u16::MAX; WIDTH] } else { after[i] };
                 for j in 0..J {
-                    let few = costs[j][i];
+                    let few = &costs[j][i];
                     let mut sums = [0; WIDTH];
                     for lane in 0..WIDTH {
                         sums[lane] = few[lane >> K];
